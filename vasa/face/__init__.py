@@ -1,0 +1,1 @@
+"""The face model: portrait -> latents -> picture."""

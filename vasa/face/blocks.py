@@ -1,0 +1,101 @@
+"""Residual and upsampling blocks shared by the encoders, the warps and the decoder.
+
+Pre-activation throughout: GroupNorm - SiLU - conv 3 - GroupNorm - SiLU - conv 3, bias-free, with a 1x1 skip where
+the channel count changes (MegaPortraits, appendix A; SiLU for its ReLU).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+from ..config import TrunkConfig
+from ..kernels.dispatch import group_norm_silu
+
+
+def num_groups(channels: int, group_width: int) -> int:
+    """Groups of `group_width` channels, or one group where the channels do not divide."""
+    return channels // group_width if channels % group_width == 0 else 1
+
+
+class NormAct(nn.Module):
+    """GroupNorm and SiLU; with a code, the norm's scale and shift follow it (zero-initialised)."""
+
+    def __init__(self, channels: int, group_width: int, code_dim: int = 0) -> None:
+        super().__init__()
+        self.groups = num_groups(channels, group_width)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.modulation = nn.Linear(code_dim, 2 * channels) if code_dim else None
+        if self.modulation is not None:
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
+        scale = shift = None
+        if self.modulation is not None:
+            scale, shift = self.modulation(code).to(x.dtype).chunk(2, dim=-1)
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return group_norm_silu(x, self.groups, weight, bias, scale=scale, shift=shift)
+
+
+class ResBlock(nn.Module):
+    """Residual block in two or three dimensions, optionally modulated by a code."""
+
+    def __init__(self, c_in: int, c_out: int, group_width: int, dims: int = 2, code_dim: int = 0) -> None:
+        super().__init__()
+        conv = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.norm1 = NormAct(c_in, group_width, code_dim)
+        self.conv1 = conv(c_in, c_out, 3, padding=1, bias=False)
+        self.norm2 = NormAct(c_out, group_width, code_dim)
+        self.conv2 = conv(c_out, c_out, 3, padding=1, bias=False)
+        self.skip = conv(c_in, c_out, 1, bias=False) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
+        h = self.conv1(self.norm1(x, code))
+        h = self.conv2(self.norm2(h, code))
+        return self.skip(x) + h
+
+
+def resize_pictures(pictures: Tensor, size: int) -> Tensor:
+    """Pictures at another square size, [B, C, S, S] -> [B, C, size, size]; averages when shrinking."""
+    if pictures.shape[-1] == size:
+        return pictures
+    if pictures.shape[-1] % size == 0:
+        return F.avg_pool2d(pictures, pictures.shape[-1] // size)
+    return F.interpolate(pictures, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+class Trunk(nn.Module):
+    """A picture -> feature map of 4x4 cells.
+
+    `channels` tells how many features a cell has.
+    """
+
+    def __init__(self, config: TrunkConfig, group_width: int) -> None:
+        super().__init__()
+        self.config = config
+        if config.kind == "plain":
+            c = 3 * config.unshuffle**2
+            blocks: list[nn.Module] = [nn.Conv2d(c, config.widths[0], 3, padding=1, bias=False)]
+            c = config.widths[0]
+            for width in config.widths:
+                blocks += [ResBlock(c, width, group_width), nn.AvgPool2d(2)]
+                c = width
+            self.body = nn.Sequential(*blocks, NormAct(c, group_width))
+            self.channels = c
+        else:
+            make = {"resnet18": resnet.resnet18, "resnet50": resnet.resnet50}[config.kind]
+            body = make(norm_layer=lambda c: nn.GroupNorm(num_groups(c, group_width), c))
+            self.channels = body.fc.in_features
+            body.avgpool, body.fc = nn.Identity(), nn.Identity()
+            self.body = nn.Sequential(*list(body.children())[:-2])
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """[B, 3, S, S] in [0, 1] -> [B, channels, 4, 4]."""
+        x = resize_pictures(pictures, self.config.input_size) * 2 - 1
+        if self.config.unshuffle > 1:
+            x = F.pixel_unshuffle(x, self.config.unshuffle)
+        return F.adaptive_avg_pool2d(self.body(x), 4)

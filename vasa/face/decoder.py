@@ -1,0 +1,135 @@
+"""Posed volume -> picture (VASA-1, section 3.1), with the detail path of docs/decisions.md.
+
+Detail path: the warped volume carries, besides features, the source position of everything in it. Softly choosing a
+depth turns these into a 2D flow into the portrait; features refine it, and portrait pixels warped by it are blended
+with painted ones under a predicted mask. Texture survives that way, and the network paints only what the portrait
+does not show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import FaceConfig
+from ..geometry import identity_grid
+from .blocks import NormAct, ResBlock, resize_pictures
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded batch.
+
+    Attributes:
+        image: [B, 3, S, S] in [0, 1].
+        painted: what the volume decoder painted, before blending; `image` itself without the detail path.
+        flow: sampling positions in the portrait, [B, 2, S', S'], float32; None without the detail path.
+        mask: share of the portrait's warped pixels, [B, 1, S, S]; None without the detail path.
+    """
+
+    image: Tensor
+    painted: Tensor
+    flow: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class Decoder(nn.Module):
+    """Depth collapsed into channels, residual 2D blocks, upsampling blocks, sigmoid RGB."""
+
+    def __init__(self, config: FaceConfig) -> None:
+        super().__init__()
+        g = config.group_width
+        code = config.dynamics_dim if config.modulate else 0
+        self.detail = config.detail
+        self.shuffle = config.head_shuffle
+        width = config.decoder_width
+        self.project = nn.Conv2d(config.volume_channels * config.volume_depth, width, 1)
+        self.blocks = nn.ModuleList(ResBlock(width, width, g, code_dim=code) for _ in range(config.decoder_blocks))
+        self.ups = nn.ModuleList()
+        c = width
+        for i, w in enumerate(config.decoder_widths):
+            is_last = i == len(config.decoder_widths) - 1
+            self.ups.append(ResBlock(c + (5 if config.detail and is_last else 0), w, g, code_dim=code))
+            c = w
+        self.norm = NormAct(c, g)
+        self.head = nn.Conv2d(c, 3 * self.shuffle**2, 3, padding=1)
+        if self.detail:
+            self.choose_depth = nn.Conv2d(width, config.volume_depth + 1, 3, padding=1)
+            # refined at each resolution but the first, which `choose_depth` serves
+            flow_widths = config.decoder_widths[:-1]
+            self.coarse_flow = nn.Conv2d(flow_widths[-1], 2, 3, padding=1) if flow_widths else None
+            self.fine_flow = nn.Conv2d(c, 2 * self.shuffle**2, 3, padding=1)
+            self.mask = nn.Conv2d(c, self.shuffle**2, 3, padding=1)
+            for layer in (self.choose_depth, self.coarse_flow, self.fine_flow, self.mask):
+                if layer is not None:
+                    nn.init.zeros_(layer.weight)
+                    nn.init.zeros_(layer.bias)
+            nn.init.constant_(self.mask.bias, 1.0)
+
+    def forward(
+        self,
+        volume: Tensor,
+        facial_dynamics: Tensor,
+        source_positions: Tensor | None = None,
+        portrait: Tensor | None = None,
+    ) -> Decoded:
+        """Render a posed volume.
+
+        Args:
+            volume: posed features with depth-major channels, [B, D*C, H, W].
+            facial_dynamics: driving code, [B, E] (used where the configuration modulates the decoder).
+            source_positions: where each voxel lies in the portrait, [B, D*2, H, W] float32, depth-major.
+            portrait: [B, 3, S, S] in [0, 1]; like `source_positions` only for the detail path.
+        """
+        x = self.project(volume)
+        for block in self.blocks:
+            x = block(x, facial_dynamics)
+        if not self.detail:
+            for up in self.ups:
+                x = up(F.interpolate(x, scale_factor=2.0, mode="nearest"), facial_dynamics)
+            image = self._paint(x)
+            return Decoded(image, image)
+        flow = self._choose(x, source_positions)
+        for up in self.ups[:-1]:
+            x = up(F.interpolate(x, scale_factor=2.0, mode="nearest"), facial_dynamics)
+        flow = enlarge(flow, x.shape[-1])
+        if self.coarse_flow is not None:
+            flow = flow + self.coarse_flow(x).float()
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        flow = enlarge(flow, x.shape[-1])
+        seen = sample_picture(resize_pictures(portrait, x.shape[-1]), flow)
+        shift = flow - identity_grid(flow.shape[2:], flow.device).movedim(-1, 0)
+        x = self.ups[-1](torch.cat([x, seen.to(x.dtype), shift.to(x.dtype)], dim=1), facial_dynamics)
+        fine = F.pixel_shuffle(self.fine_flow(x).float(), self.shuffle)
+        flow = enlarge(flow, fine.shape[-1]) + fine
+        size = portrait.shape[-1]
+        painted = enlarge(self._paint(x), size)
+        mask = enlarge(torch.sigmoid(F.pixel_shuffle(self.mask(x), self.shuffle).float()), size)
+        warped = sample_picture(portrait, enlarge(flow, size))
+        image = mask * warped + (1 - mask) * painted
+        return Decoded(image, painted, flow, mask)
+
+    def _paint(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(F.pixel_shuffle(self.head(self.norm(x)), self.shuffle).float())
+
+    def _choose(self, x: Tensor, source_positions: Tensor) -> Tensor:
+        # one extra choice: the pixel stays where it is (background)
+        weights = self.choose_depth(x).float().softmax(dim=1)  # [B, D + 1, H, W]
+        positions = source_positions.unflatten(1, (-1, 2)).float()  # [B, D, 2, H, W]
+        still = identity_grid(positions.shape[-2:], x.device).movedim(-1, 0)
+        return torch.einsum("bdhw,bdchw->bchw", weights[:, 1:], positions) + weights[:, :1] * still
+
+
+def enlarge(flow: Tensor, size: int) -> Tensor:
+    """Positions (or a mask, or colours) at another resolution, [B, C, H, W] -> [B, C, size, size]; corners stay."""
+    if flow.shape[-1] == size:
+        return flow
+    return F.interpolate(flow, size=(size, size), mode="bilinear", align_corners=True)
+
+
+def sample_picture(picture: Tensor, flow: Tensor) -> Tensor:
+    """Bilinear picture samples, [B, 3, S, S] at [B, 2, H, W] -> [B, 3, H, W] float32."""
+    return F.grid_sample(picture.float(), flow.movedim(1, -1).float(), padding_mode="border", align_corners=True)

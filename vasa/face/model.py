@@ -1,0 +1,97 @@
+"""The face latent model: encode a portrait once, decode it under any pose and dynamics (VASA-1, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..config import FaceConfig
+from ..geometry import inverse_pose_matrix, pose_matrix
+from ..kernels.dispatch import warp_volume
+from ..latents import FaceLatents
+from .blocks import resize_pictures
+from .decoder import Decoded, Decoder
+from .encoder import AppearanceEncoder, DynamicsEncoder, IdentityEncoder, PoseEncoder
+from .warp import CanonicalUNet, WarpEmbedding, WarpGenerator
+
+
+class FaceModel(nn.Module):
+    """Encoders, both warps and the decoder.
+
+    canonical volume = G3D(V_app(M_s (q + delta_s(q))));  picture = G2D(V_can(y + delta_d(y))), y = M_d^-1 p.
+    """
+
+    def __init__(self, config: FaceConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.appearance = AppearanceEncoder(config)
+        self.identity = IdentityEncoder(config)
+        self.pose = PoseEncoder(config)
+        self.dynamics = DynamicsEncoder(config)
+        self.embed_source = WarpEmbedding(config)
+        self.embed_driving = WarpEmbedding(config)
+        self.warp_source = WarpGenerator(config)
+        self.warp_driving = WarpGenerator(config)
+        self.unet = CanonicalUNet(config)
+        self.decoder = Decoder(config)
+
+    def read(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Head pose [B, 6] and facial dynamics [B, E] of pictures [B, 3, S, S]."""
+        head_pose = self.pose(pictures)
+        return head_pose, self.dynamics(pictures, head_pose)
+
+    def encode(
+        self, portrait: Tensor, head_pose: Tensor | None = None, facial_dynamics: Tensor | None = None
+    ) -> FaceLatents:
+        """A portrait's canonical appearance and identity.
+
+        Args:
+            portrait: [B, 3, S, S] in [0, 1].
+            head_pose, facial_dynamics: of the portrait, [B, 6] and [B, E]; read from the picture if not given.
+        """
+        if head_pose is None:
+            head_pose = self.pose(portrait)
+        if facial_dynamics is None:
+            facial_dynamics = self.dynamics(portrait, head_pose)
+        identity_code = self.identity(portrait)
+        volume = self.appearance(resize_pictures(portrait, min(portrait.shape[-1], self.config.working_size)))
+        delta = self.warp_source(self.embed_source(facial_dynamics, identity_code))
+        theta = pose_matrix(head_pose)
+        canonical = self.unet(warp_volume(volume, theta=theta, flow=delta, order="flow_then_rigid"))
+        if self.config.detail:
+            # the same warp of the position grid itself: where each canonical voxel lies in the portrait
+            positions = warp_volume(_position_volume(volume), theta=theta, flow=delta, padding_mode="border")
+            canonical = torch.cat([canonical.float(), positions], dim=1)
+        return FaceLatents(canonical, identity_code, head_pose.float(), facial_dynamics.float(), portrait)
+
+    def decode(self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Decoded:
+        """Show the face under another pose and other dynamics.
+
+        Args:
+            face: latents of one portrait, or of B.
+            head_pose: [B, 6].
+            facial_dynamics: [B, E].
+        """
+        b = head_pose.shape[0]
+        identity_code = face.identity_code.expand(b, *face.identity_code.shape[1:])
+        delta = self.warp_driving(self.embed_driving(facial_dynamics, identity_code))
+        move = dict(theta=inverse_pose_matrix(head_pose), flow=delta, order="rigid_then_flow", collapse_depth=True)
+        if not self.config.detail:
+            return self.decoder(warp_volume(face.appearance_volume, **move), facial_dynamics)
+        posed = warp_volume(face.appearance_volume, padding_mode="border", **move)
+        posed = posed.unflatten(1, (self.config.volume_depth, -1))
+        features, positions = posed[:, :, :-2].flatten(1, 2), posed[:, :, -2:].flatten(1, 2)
+        portrait = face.portrait.expand(b, *face.portrait.shape[1:])
+        return self.decoder(features, facial_dynamics, positions, portrait)
+
+    def forward(self, portrait: Tensor, head_pose: Tensor, facial_dynamics: Tensor, **source: Tensor) -> Decoded:
+        """`decode(encode(portrait, **source), head_pose, facial_dynamics)`."""
+        return self.decode(self.encode(portrait, **source), head_pose, facial_dynamics)
+
+
+def _position_volume(volume: Tensor) -> Tensor:
+    """The picture position (x, y) of every voxel of a posed volume, [1, 2, D, H, W] float32."""
+    d, h, w = volume.shape[2:]
+    x = torch.linspace(-1, 1, w, device=volume.device).expand(d, h, w)
+    y = torch.linspace(-1, 1, h, device=volume.device)[:, None].expand(d, h, w)
+    return torch.stack([x, y])[None]

@@ -1,0 +1,97 @@
+"""Pose and dynamics -> warping fields; the canonical volume and its 3D network (VASA-1, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import FaceConfig
+from .blocks import NormAct, ResBlock
+
+
+class WarpEmbedding(nn.Module):
+    """(z_dyn, z_id) -> the 4x4 map and the code that drive a warp generator, E = conv((dyn + id) / 2)."""
+
+    def __init__(self, config: FaceConfig) -> None:
+        super().__init__()
+        width = config.warp_width
+        self.dynamics = nn.Linear(config.dynamics_dim, width * 16)
+        self.identity = nn.Conv2d(config.identity_channels, width, 1)
+        self.mix = nn.Conv2d(width, width, 1)
+
+    def forward(self, facial_dynamics: Tensor, identity_code: Tensor) -> Tensor:
+        """[B, E], [B, I, 4, 4] -> [B, width, 4, 4]."""
+        dynamics = self.dynamics(facial_dynamics).unflatten(-1, (-1, 4, 4))
+        return self.mix((dynamics + self.identity(identity_code)) / 2)
+
+
+class WarpGenerator(nn.Module):
+    """W: non-rigid displacement field of the volume, [B, width, 4, 4] -> [B, 3, D, H, W] in unit-cube lengths.
+
+    The last convolution starts at zero, so training starts from the purely rigid warp.
+    """
+
+    def __init__(self, config: FaceConfig) -> None:
+        super().__init__()
+        g = config.group_width
+        depth = config.volume_depth
+        for factor, _ in config.warp_upsamples:
+            depth //= factor
+        self.start_depth = max(1, depth)
+        self.start = nn.Conv2d(config.warp_width, config.warp_widths[0] * self.start_depth, 1)
+        c = config.warp_widths[0]
+        self.blocks = nn.ModuleList()
+        for width in config.warp_widths:
+            self.blocks.append(ResBlock(c, width, g, dims=3, code_dim=config.warp_width))
+            c = width
+        self.upsamples = config.warp_upsamples
+        self.norm = NormAct(c, g)
+        self.head = nn.Conv3d(c, 3, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        code = embedding.mean((-2, -1))
+        x = self.start(embedding).unflatten(1, (-1, self.start_depth))
+        for block, (deep, wide) in zip(self.blocks, self.upsamples, strict=True):
+            x = block(x, code)
+            if deep * wide > 1:
+                x = F.interpolate(x, scale_factor=(deep, wide, wide), mode="nearest")
+        return torch.tanh(self.head(self.norm(x)).float())
+
+
+class CanonicalUNet(nn.Module):
+    """G3D: refines the canonical volume, [B, C, D, H, W] -> same.
+
+    Each level: residual block, (residual block on) skip, resampling; depth may grow where height and width shrink.
+    """
+
+    def __init__(self, config: FaceConfig) -> None:
+        super().__init__()
+        g = config.group_width
+        widths = config.unet_widths
+        steps = list(zip(widths, widths[1:], strict=False))
+        self.scales = config.unet_scales
+        self.down = nn.ModuleList(ResBlock(a, b, g, dims=3) for a, b in steps)
+        self.skip = nn.ModuleList(
+            ResBlock(b, b, g, dims=3) if config.unet_skip_blocks else nn.Identity() for _, b in steps
+        )
+        self.middle = ResBlock(widths[-1], widths[-1], g, dims=3)
+        self.up = nn.ModuleList(ResBlock(b, a, g, dims=3) for a, b in steps)
+        self.norm = NormAct(widths[0], g)
+        self.head = nn.Conv3d(widths[0], widths[0], 3, padding=1)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        skips, x = [], volume
+        for block, skip, (deep, wide) in zip(self.down, self.skip, self.scales, strict=True):
+            x = block(x)
+            skips.append(skip(x))
+            size = [max(1, round(x.shape[2] * deep)), round(x.shape[3] * wide), round(x.shape[4] * wide)]
+            if deep > 1:
+                x = F.interpolate(x, size=(size[0], *x.shape[3:]), mode="nearest")
+            x = F.adaptive_avg_pool3d(x, size)
+        x = self.middle(x)
+        for block, skip in zip(reversed(self.up), reversed(skips), strict=True):
+            x = block(F.interpolate(x, size=skip.shape[2:], mode="nearest") + skip)
+        return self.head(self.norm(x))

@@ -1,0 +1,104 @@
+"""What travels between the stages: face latents, motion, and the names of their channels.
+
+Letters: `B` batch, `T` frames, `C D H W` volume, `M` = 6 + E motion channels, `E` dynamics channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+_SIDED = (
+    "PupilDilate browDown browInnerUp browOuterUp cheekPuff cheekRaiser cheekSquint eyeBlink eyeLookDown "
+    "eyeLookIn eyeLookOut eyeLookUp eyeSquint eyeWide"
+)
+_MOUTH = (
+    "jawForward jawLeft jawOpen jawRight mouthClose mouthDimple_L mouthDimple_R mouthFrown_L mouthFrown_R "
+    "mouthFunnel mouthLeft mouthLowerDown_L mouthLowerDown_R mouthPress_L mouthPress_R mouthPucker mouthRight "
+    "mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmile_L mouthSmile_R mouthStretch_L "
+    "mouthStretch_R mouthUpperUp_L mouthUpperUp_R noseSneer_L noseSneer_R"
+)
+EXPRESSIONS: tuple[str, ...] = tuple(f"{n}_{side}" for n in _SIDED.split() for side in "LR") + tuple(_MOUTH.split())
+"""Expression weights, 0 (rest) to 1 (full), in the order of the asset pack."""
+
+DYNAMICS: tuple[str, ...] = (*EXPRESSIONS, "eyeYaw", "eyePitch")
+"""Channels of the supervised dynamics code: expression weights, then eye-in-head rotation in radians."""
+
+POSE: tuple[str, ...] = ("yaw", "pitch", "roll", "t_x", "t_y", "log_s")
+"""Channels of `head_pose`: radians, unit-cube lengths, natural logarithm of the scale."""
+
+EMOTIONS: tuple[str, ...] = (
+    "neutral", "happy", "sad", "angry", "surprised", "fearful", "disgusted", "contempt",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FaceLatents:
+    """One encoded portrait.
+
+    Attributes:
+        appearance_volume: canonical 3D appearance V_app, [B, C, D, H, W].
+        identity_code: z_id, [B, I, 4, 4].
+        head_pose: pose of the portrait itself, [B, 6], float32.
+        facial_dynamics: dynamics code of the portrait itself, [B, E], float32.
+        portrait: the picture the detail path samples from, [B, 3, S, S] in [0, 1].
+    """
+
+    appearance_volume: Tensor
+    identity_code: Tensor
+    head_pose: Tensor
+    facial_dynamics: Tensor
+    portrait: Tensor
+
+    def to(self, *args, **kwargs) -> FaceLatents:
+        """Move every tensor; `head_pose` and `facial_dynamics` keep float32."""
+        move = {k: getattr(self, k).to(*args, **kwargs) for k in self.__dataclass_fields__}
+        for name in ("head_pose", "facial_dynamics"):
+            move[name] = move[name].float()
+        return FaceLatents(**move)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A motion sequence in physical units, with the backend that understands its dynamics.
+
+    Attributes:
+        head_pose: [T, 6] or [B, T, 6]: (yaw, pitch, roll, t_x, t_y, log_s).
+        facial_dynamics: [T, E] or [B, T, E].
+        fps: frames per second.
+        backend: which face model speaks these dynamics, e.g. "vasa".
+    """
+
+    head_pose: Tensor
+    facial_dynamics: Tensor
+    fps: float = 25.0
+    backend: str = "vasa"
+
+    def __post_init__(self) -> None:
+        if self.head_pose.shape[-1] != len(POSE) or self.head_pose.shape[:-1] != self.facial_dynamics.shape[:-1]:
+            raise ValueError(
+                f"expected head_pose [..., 6] and facial_dynamics of the same frames, got "
+                f"{tuple(self.head_pose.shape)} and {tuple(self.facial_dynamics.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return self.head_pose.shape[-2]
+
+    def __getitem__(self, frames: slice) -> Motion:
+        return replace(
+            self,
+            head_pose=self.head_pose[..., frames, :],
+            facial_dynamics=self.facial_dynamics[..., frames, :],
+        )
+
+    @property
+    def vectors(self) -> Tensor:
+        """Pose and dynamics side by side, [..., T, M]."""
+        return torch.cat([self.head_pose, self.facial_dynamics], dim=-1)
+
+    @classmethod
+    def from_vectors(cls, vectors: Tensor, fps: float = 25.0, backend: str = "vasa") -> Motion:
+        """Split [..., T, M] into pose (first 6) and dynamics."""
+        return cls(vectors[..., :6].float(), vectors[..., 6:].float(), fps, backend)

@@ -1,0 +1,1 @@
+"""The motion generator: audio features and controls -> head pose and facial dynamics."""
