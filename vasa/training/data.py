@@ -1,0 +1,173 @@
+"""Rendered stills for the face trainers: shards on disk -> batches with labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..latents import DYNAMICS
+from ..synthetic.dataset import load_shard
+
+
+@dataclass(frozen=True)
+class Stills:
+    """Pictures with labels; leading axes are free.
+
+    Attributes:
+        image: [..., 3, S, S] in [0, 1].
+        head_pose: [..., 6].
+        dynamics: [..., 59].
+        landmarks: picture positions, [..., 68, 2].
+        part: region indices, [..., S', S'].
+    """
+
+    image: Tensor
+    head_pose: Tensor
+    dynamics: Tensor
+    landmarks: Tensor
+    part: Tensor
+
+    def __getitem__(self, index) -> Stills:
+        return Stills(*(getattr(self, f.name)[index] for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """One source per person and several targets.
+
+    Attributes:
+        source: stills [B, ...].
+        target: stills [B, N, ...] of the same people.
+        flow: where each target point lies in the source, [B, N, 2, S', S'] in [-1, 1].
+        visible: whether that point is seen in the source, [B, N, S', S'] in {0, 1}.
+        person: index of each person, [B].
+    """
+
+    source: Stills
+    target: Stills
+    flow: Tensor
+    visible: Tensor
+    person: Tensor
+
+
+class StillShards:
+    """All shards of a folder, memory-mapped; draws batches with an explicit generator."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.shards: list = []
+        self.index: list[tuple[int, int]] = []
+        self.refresh()
+        if not self.index:
+            raise InputError(
+                f"expected .safetensors shards in {folder}, found none; render them with `vasa synth render`"
+            )
+
+    def refresh(self) -> None:
+        """Pick up shards that have been finished since (rendering may still run)."""
+        paths = sorted(self.folder.glob("*.safetensors"))
+        for path in paths[len(self.shards) :]:
+            self.shards.append(load_shard(path))
+            people = self.shards[-1]["images"].shape[0]
+            self.index += [(len(self.shards) - 1, i) for i in range(people)]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def pairs(self, batch_size: int, targets: int, generator: torch.Generator, size: int | None = None) -> PairBatch:
+        """Random people, for each a random source frame and `targets` other frames; half of them mirrored."""
+        picks = torch.randint(len(self.index), (batch_size,), generator=generator).tolist()
+        sources, aims, flows, seen = [], [], [], []
+        for pick in picks:
+            shard, person = self.index[pick]
+            data = self.shards[shard]
+            frames = data["images"].shape[1]
+            order = torch.randperm(frames, generator=generator)[: targets + 1]
+            stills = _stills(data, person, order)
+            flow = data["flow"][person, order[1:], order[0]].float()
+            visible = data["visible"][person, order[1:], order[0]].float()
+            if torch.rand((), generator=generator) < 0.5:
+                stills, flow, visible = mirror(stills), _mirror_flow(flow), visible.flip(-1)
+            sources.append(stills[0])
+            aims.append(stills[1:])
+            flows.append(flow)
+            seen.append(visible)
+        batch = PairBatch(_stack(sources), _stack(aims), torch.stack(flows), torch.stack(seen), torch.tensor(picks))
+        return batch
+
+    def stills(self, batch_size: int, generator: torch.Generator) -> tuple[Stills, Tensor]:
+        """Random single pictures and their person's index, [B, ...] and [B]."""
+        picks = torch.randint(len(self.index), (batch_size,), generator=generator).tolist()
+        made = []
+        for pick in picks:
+            shard, person = self.index[pick]
+            data = self.shards[shard]
+            frame = torch.randint(data["images"].shape[1], (1,), generator=generator)
+            still = _stills(data, person, frame)
+            made.append((mirror(still) if torch.rand((), generator=generator) < 0.5 else still)[0])
+        return _stack(made), torch.tensor(picks)
+
+
+def _stills(data: dict[str, Tensor], person: int, frames: Tensor) -> Stills:
+    return Stills(
+        data["images"][person, frames].float() / 255,
+        data["head_pose"][person, frames].float(),
+        data["dynamics"][person, frames].float(),
+        data["landmarks"][person, frames].float(),
+        data["part"][person, frames].long(),
+    )
+
+
+def _stack(stills: list[Stills]) -> Stills:
+    return Stills(*(torch.stack([getattr(s, f.name) for s in stills]) for f in fields(Stills)))
+
+
+def _swapped(names: tuple[str, ...]) -> list[int]:
+    other = {"_L": "_R", "_R": "_L"}
+    pairs = {
+        "jawLeft": "jawRight",
+        "jawRight": "jawLeft",
+        "mouthLeft": "mouthRight",
+        "mouthRight": "mouthLeft",
+    }
+    twin = [pairs.get(n, n[:-2] + other[n[-2:]] if n[-2:] in other else n) for n in names]
+    return [names.index(n) for n in twin]
+
+
+_MIRROR_DYNAMICS = _swapped(DYNAMICS)
+_MIRROR_LANDMARKS = [
+    *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
+    45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40, *range(54, 47, -1), *range(59, 54, -1),
+    *range(64, 59, -1), *range(67, 64, -1),
+]  # fmt: skip
+
+
+def mirror(stills: Stills) -> Stills:
+    """Left and right exchanged in pictures and labels alike."""
+    signs = torch.tensor([-1.0, 1, -1, -1, 1, 1])
+    dynamics = stills.dynamics[..., _MIRROR_DYNAMICS].clone()
+    dynamics[..., DYNAMICS.index("eyeYaw")] *= -1
+    landmarks = stills.landmarks[..., _MIRROR_LANDMARKS, :] * torch.tensor([-1.0, 1.0])
+    return Stills(stills.image.flip(-1), stills.head_pose * signs, dynamics, landmarks, stills.part.flip(-1))
+
+
+def _mirror_flow(flow: Tensor) -> Tensor:
+    return flow.flip(-1) * torch.tensor([-1.0, 1.0])[:, None, None]
+
+
+def colour_jitter(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast, saturation and tint, one draw per leading index; [B, ..., 3, S, S]."""
+    shape = (images.shape[0],) + (1,) * (images.dim() - 1)
+
+    def draw(width: float) -> Tensor:
+        return ((torch.rand(shape, generator=generator) * 2 - 1) * width).to(images.device)
+
+    tint = (torch.rand(images.shape[0], *(1,) * (images.dim() - 4), 3, 1, 1, generator=generator) - 0.5) * 0.16
+    grey = images.mean(-3, keepdim=True)
+    images = grey + (images - grey) * (1 + draw(0.35))
+    images = (images - 0.5) * (1 + draw(0.25)) + 0.5 + draw(0.12)
+    return (images * (1 + tint.to(images.device))).clamp(0, 1)

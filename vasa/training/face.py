@@ -1,0 +1,261 @@
+"""Trains the face model on rendered people (source frame, target frame with exact labels and flow)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..config import VasaConfig
+from ..face.blocks import resize_pictures
+from ..face.decoder import Decoded
+from ..face.model import FaceModel
+from ..face.reader import FaceReader, ReaderConfig
+from ..synthetic.augment import sensor
+from .data import PairBatch, Stills, StillShards, colour_jitter
+from .loop import TimeBox, Trainer, load_matching
+from .losses import (
+    canonical_loss,
+    dynamics_loss,
+    flow_loss,
+    identity_loss,
+    mask_loss,
+    pair_loss,
+    perceptual_loss,
+    pyramid_l1,
+    region_weights,
+    weighted_l1,
+)  # fmt: skip
+from .panel import write_panel
+
+
+@dataclass(frozen=True)
+class FaceLossWeights:
+    """Weights of the sum; 0 switches a loss off."""
+
+    image: float = 4.0
+    painted: float = 1.5
+    flow: float = 0.3
+    mask: float = 0.15
+    encoders: float = 1.0
+    perceptual: float = 0.0
+    pair: float = 0.0
+    identity: float = 0.0
+    canonical: float = 0.0
+
+
+def face_losses(
+    decoded: Decoded, target: Stills, flow: Tensor, visible: Tensor, weights: FaceLossWeights
+) -> dict[str, Tensor]:
+    """The supervised losses of decoded pictures; every leading axis already flattened to [B]."""
+    size = target.image.shape[-1]
+    regions = region_weights(target.landmarks, size)
+    losses = {"image": weights.image * pyramid_l1(decoded.image, target.image, regions)}
+    if decoded.flow is not None:
+        coarse = resize_pictures(regions, flow.shape[-1])
+        hidden = F.interpolate(1 - visible[:, None], size=size, mode="bilinear")
+        losses["painted"] = weights.painted * weighted_l1(decoded.painted, target.image, regions * (0.3 + 2 * hidden))
+        losses["flow"] = weights.flow * flow_loss(decoded.flow, flow, visible, coarse)
+        losses["mask"] = weights.mask * mask_loss(decoded.mask, visible)
+    return losses
+
+
+def train_face(
+    data: str | Path, out: str | Path, box: TimeBox, config: VasaConfig, *, seed: int = 0, batch_size: int = 6,
+    targets: int = 2, size: int | None = None, resume: str | Path | None = None,
+    validation: str | Path | None = None, encoders: str | Path | None = None, reader: str | Path | None = None,
+    weights: FaceLossWeights | None = None,
+) -> None:  # fmt: skip
+    """Train the face model.
+
+    Args:
+        data: folder of rendered shards; new shards are picked up while they appear.
+        out: folder for weights, scores and panels.
+        box: time box.
+        config: which model.
+        seed: initial weights and batches.
+        batch_size, targets: people per step and target frames for each.
+        size: train at this picture edge instead of the model's own (volumes scale along).
+        resume: weights to start from.
+        validation: shards of people never trained on, for scores and panels.
+        encoders: run of `train_encoders`; E_pose and E_dyn then come from there and stay frozen.
+        reader: weights of the face reader that serves the perceptual and identity losses.
+        weights: loss weights.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    shards = StillShards(data)
+    held_out = StillShards(validation) if validation else None
+    weights = weights or FaceLossWeights()
+    model = FaceModel(config.face)
+    if resume is not None:
+        load_matching(model, resume)
+    if encoders is not None:
+        load_matching(model, Path(encoders) / "weights.safetensors")
+        model.pose.requires_grad_(False)
+        model.dynamics.requires_grad_(False)
+    trainer = Trainer(model, out, box)
+    device = trainer.accelerator.device
+    judge = _load_reader(reader, device) if reader else None
+    size = size or config.face.image_size
+    supervised = bool(config.face.dynamics_names)
+
+    def step(index: int) -> dict[str, Tensor]:
+        if index % 200 == 0:
+            shards.refresh()
+        batch = prepare(shards.pairs(batch_size, targets, generator), size, generator, device)
+        source, target = batch.source, batch.target
+        seen = sensor(source.image.cpu(), generator).to(device)
+        with trainer.accelerator.autocast():
+            pose_read, dynamics_read = model.read(seen)
+            pose, dynamics = _source_labels(source, pose_read, dynamics_read, generator, supervised)
+            face = model.encode(seen, pose, dynamics)
+            face = type(face)(*(_repeat(getattr(face, f), targets) for f in face.__dataclass_fields__))
+            driving = target.dynamics if supervised else _coded(model, target, generator)
+            decoded = model.decode(face, target.head_pose, driving)
+        losses = face_losses(decoded, target, batch.flow, batch.visible, weights)
+        if encoders is None:
+            losses["pose"] = weights.encoders * (pose_read - source.head_pose).abs().mean() * 2
+            if supervised:
+                losses["dynamics"] = weights.encoders * dynamics_loss(dynamics_read, source.dynamics)
+        if judge is not None:
+            losses |= _judged(judge, decoded, target, source, weights)
+        if (weights.pair or weights.canonical) and index % 5 == 0:
+            with trainer.accelerator.autocast():
+                losses |= _paired(model, seen, source, target, weights, targets)
+        trainer.descend(sum(losses.values()))
+        return losses
+
+    scorer = FaceModel(config.face).to(device)
+
+    def panel(trainer: Trainer) -> dict[str, float]:
+        if held_out is None:
+            return {}
+        averaged = trainer.with_average(scorer)
+        write_panel(averaged, held_out, trainer.folder / f"panel_{trainer.index:06d}.jpg", size)
+        return score_face(averaged, held_out, size)
+
+    trainer.run(step, panel)
+
+
+def prepare(
+    batch: PairBatch, size: int, generator: torch.Generator | None, device: torch.device | str = "cpu"
+) -> PairBatch:
+    """Move a batch to the device at a training size, targets flattened to [B*N]; one colour draw per person."""
+    images = torch.cat([batch.source.image[:, None], batch.target.image], dim=1)  # [B, 1 + N, 3, S, S]
+    images = resize_pictures(images.flatten(0, 1).to(device), size).unflatten(0, images.shape[:2])
+    if generator is not None:
+        images = colour_jitter(images, generator)
+
+    def flat(x: Tensor) -> Tensor:
+        return x.flatten(0, 1).to(device)
+
+    source = Stills(images[:, 0], *(getattr(batch.source, f).to(device) for f in list(Stills.__dataclass_fields__)[1:]))
+    aims = (flat(getattr(batch.target, f)) for f in list(Stills.__dataclass_fields__)[1:])
+    target = Stills(images[:, 1:].flatten(0, 1), *aims)
+    return PairBatch(source, target, flat(batch.flow), flat(batch.visible), batch.person)
+
+
+def _repeat(x: Tensor, n: int) -> Tensor:
+    return x.repeat_interleave(n, dim=0) if n > 1 else x
+
+
+def _source_labels(
+    source: Stills, pose_read: Tensor, dynamics_read: Tensor, generator: torch.Generator, supervised: bool
+) -> tuple[Tensor, Tensor]:
+    # half the sources are encoded with what the encoders read, as they will be on real pictures, once that is sane
+    b = source.head_pose.shape[0]
+    close = (pose_read - source.head_pose).abs().amax(-1) < 0.25
+    use = (torch.rand(b, generator=generator) < 0.5).to(close.device) & close
+    noise = torch.randn(b, 6, generator=generator) * 0.015
+    pose = torch.where(use[:, None], pose_read.detach(), source.head_pose + noise.to(close.device))
+    if not supervised:
+        return pose, dynamics_read
+    blur = torch.randn(b, source.dynamics.shape[1], generator=generator) * 0.03
+    dynamics = torch.where(use[:, None], dynamics_read.detach(), source.dynamics + blur.to(close.device))
+    return pose, dynamics
+
+
+def _coded(model: FaceModel, target: Stills, generator: torch.Generator) -> Tensor:
+    """Self-reenactment without labels: the driver's code is read from the target itself, in other colours."""
+    return model.dynamics(colour_jitter(target.image, generator), target.head_pose)
+
+
+def _judged(
+    judge: FaceReader, decoded: Decoded, target: Stills, source: Stills, weights: FaceLossWeights
+) -> dict[str, Tensor]:
+    losses = {}
+    if weights.perceptual:
+        losses["perceptual"] = weights.perceptual * perceptual_loss(
+            judge, decoded.image, target.image, target.head_pose
+        )
+    if weights.identity:
+        repeated = _repeat(source.image, target.image.shape[0] // source.image.shape[0])
+        losses["identity"] = weights.identity * identity_loss(judge, decoded.image, repeated)
+    return losses
+
+
+def _paired(
+    model: FaceModel, seen: Tensor, source: Stills, target: Stills, weights: FaceLossWeights, targets: int
+) -> dict[str, Tensor]:
+    """The paper's pairwise losses: encode another frame of each person, show both alike, compare."""
+    other = Stills(*(getattr(target, f)[::targets] for f in Stills.__dataclass_fields__))
+    first = model.encode(seen, source.head_pose, source.dynamics)
+    second = model.encode(other.image, other.head_pose, other.dynamics)
+    losses = {}
+    if weights.canonical:
+        losses["canonical"] = weights.canonical * canonical_loss(
+            first.appearance_volume, second.appearance_volume.detach()
+        )
+    if weights.pair:
+        # pose of one frame with the dynamics of the other, from both sources
+        a = model.decode(first, other.head_pose, source.dynamics).image
+        b = model.decode(second, other.head_pose, source.dynamics).image
+        losses["pair"] = weights.pair * pair_loss(a, b)
+    return losses
+
+
+def _load_reader(path: str | Path, device: torch.device) -> FaceReader:
+    reader = FaceReader(ReaderConfig())
+    path = Path(path)
+    reader.load_state_dict(load_file(path / "weights.safetensors" if path.is_dir() else path))
+    return reader.to(device).eval().requires_grad_(False)
+
+
+def score_face(model: FaceModel, shards: StillShards, size: int, count: int = 48) -> dict[str, float]:
+    """Foreground PSNR of reenactment on unseen people, of copying the source, and of the mouth region."""
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(2)
+    errors: dict[str, list[float]] = {
+        "model": [],
+        "copy": [],
+        "mouth": [],
+        "mouth_copy": [],
+        "pose": [],
+        "flow_px": [],
+    }
+    for _ in range(count // 8):
+        batch = prepare(shards.pairs(8, 1, generator), size, None, device)
+        source, target = batch.source, batch.target
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+            pose, dynamics = model.read(source.image)
+            driving = target.dynamics if model.config.dynamics_names else model.read(target.image)[1]
+            decoded = model.decode(model.encode(source.image, pose, dynamics), target.head_pose, driving)
+        front = F.interpolate((target.part > 0)[:, None].float(), size=size)
+        mouth = (region_weights(target.landmarks, size) > 5).float()
+        for name, image, mask in (
+            ("model", decoded.image, front), ("copy", source.image, front),
+            ("mouth", decoded.image, mouth), ("mouth_copy", source.image, mouth),
+        ):  # fmt: skip
+            error = ((image - target.image).square() * mask).sum((1, 2, 3)) / (3 * mask.sum((1, 2, 3))).clamp_min(1)
+            errors[name] += (-10 * error.clamp_min(1e-6).log10()).tolist()
+        errors["pose"] += (pose[:, :3] - source.head_pose[:, :3]).abs().mean(-1).rad2deg().tolist()
+        if decoded.flow is not None:
+            small = F.interpolate(decoded.flow, size=batch.flow.shape[-1], mode="bilinear", align_corners=True)
+            away = (small - batch.flow).norm(dim=1) * (size - 1) / 2 * batch.visible
+            errors["flow_px"] += (away.sum((1, 2)) / batch.visible.sum((1, 2)).clamp_min(1)).tolist()
+    return {f"val_{k}": sum(v) / len(v) for k, v in errors.items() if v}

@@ -1,0 +1,117 @@
+"""Losses of the face model: the paper's, and their supervised versions for rendered people.
+
+Letters: `B` batch, `S` picture edge. Region weights come from exact landmarks.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..face.blocks import resize_pictures
+from ..face.decoder import enlarge
+from ..face.reader import FaceReader
+from ..geometry import identity_grid
+from ..latents import DYNAMICS
+
+_REGIONS = ((slice(36, 42), 8.0), (slice(42, 48), 8.0), (slice(48, 68), 9.0), (slice(17, 27), 1.5))
+
+
+def region_weights(landmarks: Tensor, size: int) -> Tensor:
+    """1 everywhere, more around eyes (8), mouth (9) and brows (1.5), softly bounded.
+
+    Args:
+        landmarks: picture positions, [B, 68, 2].
+        size: edge of the map.
+
+    Returns:
+        [B, 1, size, size].
+    """
+    grid = identity_grid((size, size), landmarks.device)[None]
+    weights = landmarks.new_ones(landmarks.shape[0], size, size)
+    face = (landmarks[:, 16] - landmarks[:, 0]).norm(dim=-1)
+    for points, weight in _REGIONS:
+        region = landmarks[:, points]
+        centre = region.mean(1)
+        spread = (region.amax(1) - region.amin(1)) / 2 + 0.06 * face[:, None]
+        offset = (grid - centre[:, None, None]) / spread[:, None, None].clamp_min(1e-3)
+        weights = weights + weight * torch.exp(-0.8 * offset.square().sum(-1).square())
+    return weights[:, None]
+
+
+def weighted_l1(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+    """Mean |a - b| under spatial weights [B, 1, S, S], normalised by their mean."""
+    return ((a - b).abs() * weights).mean() / weights.mean()
+
+
+def pyramid_l1(a: Tensor, b: Tensor, weights: Tensor, levels: int = 3) -> Tensor:
+    """L1 at full, half and quarter resolution plus L1 of the finest gradients."""
+    loss = a.new_zeros(())
+    gradient_x = weighted_l1(a.diff(dim=-1), b.diff(dim=-1), weights[..., 1:])
+    gradient_y = weighted_l1(a.diff(dim=-2), b.diff(dim=-2), weights[..., 1:, :])
+    for level in range(levels):
+        loss = loss + weighted_l1(a, b, weights)
+        if level < levels - 1:
+            a, b, weights = (F.avg_pool2d(x, 2) for x in (a, b, weights))
+    return loss / levels + gradient_x + gradient_y
+
+
+def flow_loss(flow: Tensor, exact: Tensor, visible: Tensor, weights: Tensor) -> Tensor:
+    """Distance of predicted and exact source positions where the source shows the point, in 64ths of the picture.
+
+    Close to L1, so that the few pixels a lip moves pull as steadily as the many a head moves.
+
+    Args:
+        flow: predicted positions, [B, 2, S', S'].
+        exact: exact positions, [B, 2, S, S] in [-1, 1].
+        visible: [B, S, S].
+        weights: [B, 1, S, S].
+    """
+    distance = (enlarge(flow, exact.shape[-1]) - exact) * 32
+    error = F.smooth_l1_loss(distance, torch.zeros_like(distance), reduction="none", beta=0.1).sum(1, keepdim=True)
+    share = weights * visible[:, None]
+    return (error * share).sum() / share.sum().clamp_min(1.0)
+
+
+def mask_loss(mask: Tensor, visible: Tensor) -> Tensor:
+    """Cross-entropy of the blend mask against exact visibility, at the latter's resolution."""
+    mask = resize_pictures(mask, visible.shape[-1]).clamp(1e-4, 1 - 1e-4)
+    return F.binary_cross_entropy(mask[:, 0].float(), visible)
+
+
+def perceptual_loss(reader: FaceReader, image: Tensor, target: Tensor, head_pose: Tensor) -> Tensor:
+    """L1 of the reader's feature maps on the aligned face; the own stand-in for VGG features."""
+    with torch.no_grad():
+        wanted = reader.features(target, head_pose)
+    made = reader.features(image, head_pose)
+    return sum(
+        ((a - b).abs().mean() / b.abs().mean().clamp_min(1e-3) for a, b in zip(made, wanted, strict=True)),
+        start=image.new_zeros(()),
+    )
+
+
+def identity_loss(reader: FaceReader, image: Tensor, source: Tensor) -> Tensor:
+    """1 - cosine similarity of identities under cross-identity transfer (VASA-1, section 3.1, after ArcFace)."""
+    with torch.no_grad():
+        wanted = reader(source).identity
+    return 1 - F.cosine_similarity(reader(image).identity, wanted, dim=-1).mean()
+
+
+def pair_loss(first: Tensor, second: Tensor) -> Tensor:
+    """Pairwise transfer consistency (VASA-1, section 3.1, after DPE): two source frames of one person, shown with the
+    same pose and dynamics, must give the same picture."""
+    return (first - second).abs().mean() + (F.avg_pool2d(first, 4) - F.avg_pool2d(second, 4)).abs().mean()
+
+
+def canonical_loss(first: Tensor, second: Tensor) -> Tensor:
+    """L1 of two canonical volumes of one person (EMOPortraits), so that expression does not stay in the volume."""
+    return (first.float() - second.float()).abs().mean()
+
+
+def dynamics_loss(read: Tensor, truth: Tensor) -> Tensor:
+    """Huber distance of dynamics, [B, 59]; jaw, lids and gaze, which everyone notices, count four times."""
+    weights = torch.ones(len(DYNAMICS), device=read.device)
+    for name in ("jawOpen", "eyeBlink_L", "eyeBlink_R", "eyeYaw", "eyePitch"):
+        weights[DYNAMICS.index(name)] = 4.0
+    return (F.smooth_l1_loss(read, truth, reduction="none", beta=0.1) * weights).mean() * 8

@@ -1,0 +1,139 @@
+"""Trains the face reader on rendered people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..face.blocks import resize_pictures
+from ..face.encoder import align_grid
+from ..face.reader import FaceReader, ReaderConfig, Reading
+from ..latents import DYNAMICS
+from ..synthetic.augment import add_occluder, sensor
+from ..synthetic.emotions import EMOTION_SHAPES
+from .data import Stills, StillShards, colour_jitter
+from .loop import TimeBox, Trainer
+from .losses import dynamics_loss
+
+
+def reader_losses(reading: Reading, stills: Stills, head: nn.Linear, person: Tensor) -> dict[str, Tensor]:
+    """Supervised losses of every head of the reader; their sum is minimised."""
+    emotion = emotion_of(stills.dynamics)
+    cosine = F.linear(reading.identity, F.normalize(head.weight, dim=-1))
+    margin = F.one_hot(person, cosine.shape[-1]) * 0.2
+    return {
+        "pose": (reading.head_pose - stills.head_pose).abs().mean() * 8,
+        "landmarks": (reading.landmarks - stills.landmarks).abs().mean() * 20,
+        "dynamics": dynamics_loss(reading.dynamics, stills.dynamics),
+        "emotion": -(emotion * reading.emotion).sum(-1).mean() * 0.3,
+        "identity": F.cross_entropy((cosine - margin) * 24, person) * 0.1,
+    }
+
+
+def emotion_of(dynamics: Tensor) -> Tensor:
+    """Which emotion an expression shows, by its likeness to the emotions' shapes; weights [B, 8] that sum to 1."""
+    expression = dynamics[..., : EMOTION_SHAPES.shape[1]]
+    shapes = EMOTION_SHAPES.to(expression)
+    likeness = F.cosine_similarity(expression[..., None, :], shapes[1:], dim=-1)
+    strength = (expression @ shapes[1:].T) / shapes[1:].square().sum(-1)
+    scores = 10 * likeness * strength.clamp(0, 1)
+    return torch.cat([torch.full_like(scores[..., :1], 2.0), scores], dim=-1).softmax(-1)
+
+
+def _aligned_parts(part: Tensor, head_pose: Tensor, size: int) -> Tensor:
+    grid = align_grid(head_pose, size)
+    return F.grid_sample(part[:, None].float(), grid, mode="nearest", align_corners=True)[:, 0].long()
+
+
+def train_reader(
+    data: str | Path, out: str | Path, box: TimeBox, *, seed: int = 0, batch_size: int = 32,
+    resume: str | Path | None = None, validation: str | Path | None = None,
+) -> None:  # fmt: skip
+    """Train a reader.
+
+    Args:
+        data: folder of rendered shards.
+        out: folder for weights and scores.
+        box: time box.
+        seed: initial weights, batches and augmentation; two readers with other seeds judge independently.
+        batch_size: pictures per step.
+        resume: weights to start from.
+        validation: folder of shards with people never trained on, scored at each checkpoint.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    shards = StillShards(data)
+    held_out = StillShards(validation) if validation else None
+    reader = FaceReader(ReaderConfig())
+    trainer = Trainer(reader, out, box, resume)
+    device = trainer.accelerator.device
+    people = nn.Linear(reader.config.identity_dim, len(shards), bias=False).to(device)
+    people_optimiser = torch.optim.AdamW(people.parameters(), lr=2e-3)
+
+    def step(index: int) -> dict[str, Tensor]:
+        stills, person = shards.stills(batch_size, generator)
+        image = colour_jitter(stills.image, generator)
+        image = sensor(image, generator)
+        if torch.rand((), generator=generator) < 0.3:
+            image, _ = add_occluder(image, generator)
+        stills = Stills(*(getattr(stills, f).to(device) for f in Stills.__dataclass_fields__))
+        image = resize_pictures(image.to(device), min(image.shape[-1], 256))
+        # the crop's frame is the true pose with errors of the size the first trunk makes
+        noise = torch.randn(batch_size, 6, generator=generator) * torch.tensor([0.05, 0.05, 0.05, 0.03, 0.03, 0.06])
+        frame = stills.head_pose + noise.to(device)
+        with trainer.accelerator.autocast():
+            rough = reader.find(image)
+            reading = trainer.model(image, frame)
+        losses = reader_losses(reading, stills, people, person.to(device))
+        losses["rough"] = (rough - stills.head_pose).abs().mean() * 8
+        losses["parts"] = (
+            F.cross_entropy(reading.parts, _aligned_parts(stills.part, frame, reading.parts.shape[-1])) * 0.2
+        )
+        people_optimiser.zero_grad(set_to_none=True)
+        trainer.descend(sum(losses.values()))
+        people_optimiser.step()
+        return losses
+
+    scorer = FaceReader(ReaderConfig()).to(device)
+
+    def panel(trainer: Trainer) -> dict[str, float]:
+        return score_reader(trainer.with_average(scorer), held_out) if held_out else {}
+
+    trainer.run(step, panel)
+
+
+def score_reader(reader: FaceReader, shards: StillShards, count: int = 96) -> dict[str, float]:
+    """Scores on people never seen: those of `score_readings`, and landmark error in picture widths."""
+    generator = torch.Generator().manual_seed(1)
+    stills, _ = shards.stills(count, generator)
+    device = next(reader.parameters()).device
+    with torch.inference_mode():
+        reading = reader(resize_pictures(stills.image.to(device), 256))
+    scores = score_readings(stills, reading.head_pose.cpu(), reading.dynamics.cpu())
+    away = (reading.landmarks.cpu() - stills.landmarks).norm(dim=-1).mean() / 2
+    return scores | {"val_landmarks": away.item()}
+
+
+def score_readings(stills: Stills, head_pose: Tensor, dynamics: Tensor) -> dict[str, float]:
+    """Errors of poses (degrees, unit-cube lengths) and dynamics (correlations, gaze in degrees) against labels."""
+    pose = (head_pose - stills.head_pose).abs().mean(0)
+
+    def correlation(name: str) -> float:
+        i = DYNAMICS.index(name)
+        return torch.corrcoef(torch.stack([dynamics[:, i], stills.dynamics[:, i]]))[0, 1].item()
+
+    gaze = (dynamics[:, -2:] - stills.dynamics[:, -2:]).abs().mean()
+    return {
+        "val_yaw_deg": pose[0].rad2deg().item(),
+        "val_pitch_deg": pose[1].rad2deg().item(),
+        "val_roll_deg": pose[2].rad2deg().item(),
+        "val_t": pose[3:5].mean().item(),
+        "val_log_s": pose[5].item(),
+        "val_jaw_r": correlation("jawOpen"),
+        "val_blink_r": correlation("eyeBlink_L"),
+        "val_smile_r": correlation("mouthSmile_L"),
+        "val_gaze_deg": gaze.rad2deg().item(),
+    }
