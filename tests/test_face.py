@@ -1,0 +1,168 @@
+"""Laws of the face model, and its sizes."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from vasa.config import TINY, VASA1, VASA_MINI, VasaConfig
+from vasa.face.decoder import Decoder, enlarge, sample_picture
+from vasa.face.encoder import FACE_CENTRE, align_face, align_grid
+from vasa.face.model import FaceModel
+from vasa.face.reader import FaceReader, ReaderConfig
+from vasa.geometry import identity_grid, rotation
+from vasa.motion.transformer import Denoiser
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return FaceModel(TINY.face).eval()
+
+
+@pytest.fixture
+def portrait():
+    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def pose(*values):
+    return torch.tensor([values])
+
+
+def test_configurations_survive_json():
+    for config in (TINY, VASA_MINI, VASA1):
+        assert VasaConfig.from_json(config.to_json()) == config
+
+
+def test_untrained_at_the_same_pose_shows_the_portrait(model, portrait):
+    """Zero-initialised fields, flows and choices leave warped pixels where they were."""
+    with torch.inference_mode():
+        p = pose(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        decoded = model.decode(model.encode(portrait, p, torch.zeros(1, 59)), p, torch.zeros(1, 59))
+    warped = sample_picture(portrait, enlarge(decoded.flow, 64))
+    assert (warped - portrait).abs().mean() < 0.02
+    assert decoded.image.shape == portrait.shape and decoded.mask.shape == (1, 1, 64, 64)
+
+
+def test_untrained_in_plane_turn_moves_source_positions_rigidly(model, portrait):
+    """The position volume, warped twice, is the composition of both poses."""
+    face = model.encode(portrait, pose(0, 0, 0, 0, 0, 0.0), torch.zeros(1, 59))
+    source_positions = face.appearance_volume[:, -2:]
+    grid = identity_grid(source_positions.shape[2:])
+    assert torch.allclose(source_positions[0].movedim(0, -1), grid[..., :2], atol=1e-4)
+    turned = model.encode(portrait, pose(0, 0, 0.5, 0.1, 0, 0.0), torch.zeros(1, 59))
+    expected = grid @ rotation(torch.tensor([0, 0, 0.5])).T + torch.tensor([0.1, 0, 0])
+    inside = expected.abs().amax(-1) < 1
+    got = turned.appearance_volume[0, -2:].movedim(0, -1)
+    assert torch.allclose(got[inside], expected[..., :2][inside], atol=1e-4)
+
+
+def test_one_portrait_many_frames_equals_one_by_one(model, portrait):
+    g = torch.Generator().manual_seed(1)
+    poses, codes = torch.randn(3, 6, generator=g) * 0.1, torch.randn(3, 59, generator=g) * 0.1
+    with torch.inference_mode():
+        face = model.encode(portrait)
+        together = model.decode(face, poses, codes).image
+        single = torch.cat([model.decode(face, poses[i : i + 1], codes[i : i + 1]).image for i in range(3)])
+    assert torch.allclose(together, single, atol=1e-5)
+
+
+def test_every_parameter_of_the_decode_path_learns(portrait):
+    torch.manual_seed(1)
+    model = FaceModel(TINY.face)
+    with torch.no_grad():  # zero-initialised heads block gradients at the very first step
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.01)
+    read_pose, read_code = model.read(portrait)
+    decoded = model(portrait, pose(0.1, 0, 0, 0, 0, 0.0), torch.rand(1, 59))
+    loss = decoded.image.square().sum() + decoded.painted.sum() + read_pose.sum() + read_code.sum()
+    loss.backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert not idle
+
+
+def test_aligned_crop_undoes_translation_scale_and_roll():
+    grid = align_grid(pose(0.0, 0.0, 0.4, 0.2, -0.1, -0.5), 5)
+    centre = rotation(torch.tensor([0.0, 0.0, 0.4])) @ torch.tensor(FACE_CENTRE)
+    expected = torch.tensor(-0.5).exp() * centre[:2] + torch.tensor([0.2, -0.1])
+    assert torch.allclose(grid[0, 2, 2], expected, atol=1e-5)
+    step = grid[0, 2, 3] - grid[0, 2, 2]
+    assert torch.atan2(step[1], step[0]) == pytest.approx(0.4, abs=1e-4)
+    assert align_face(torch.rand(1, 3, 64, 64), pose(0, 0, 0, 0, 0, 0), 32).shape == (1, 3, 32, 32)
+
+
+def test_flow_enlarges_without_shifting():
+    flow = identity_grid((8, 8)).movedim(-1, 0)[None]
+    assert torch.allclose(enlarge(flow, 29), identity_grid((29, 29)).movedim(-1, 0)[None], atol=1e-5)
+
+
+def test_reader_reports_landmarks_in_the_picture():
+    torch.manual_seed(0)
+    reader = FaceReader(ReaderConfig()).eval()
+    reading = reader(torch.rand(2, 3, 96, 96), torch.tensor([[0, 0, 0, 0.3, 0, -1.0]] * 2))
+    assert reading.landmarks.shape == (2, 68, 2)
+    assert (reading.landmarks[..., 0].mean() - 0.3).abs() < 0.3, "they lie about the crop"
+    assert torch.allclose(reading.identity.norm(dim=-1), torch.ones(2), atol=1e-5)
+    assert torch.allclose(reading.emotion.exp().sum(-1), torch.ones(2), atol=1e-5)
+
+
+def flops(function) -> float:
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() / 1e9
+
+
+def test_mini_is_cheap_to_decode():
+    with torch.device("meta"):
+        model = FaceModel(VASA_MINI.face)
+        portrait, p, z = torch.empty(1, 3, 256, 256), torch.empty(1, 6), torch.empty(1, 59)
+        face = model.encode(portrait, p, z)
+        assert flops(lambda: model.decode(face, p, z)) < 8
+        assert flops(lambda: model.encode(portrait, p, z)) < 8
+
+
+VASA1_TABLE = {
+    # module: (million parameters, GFLOP) of the research notes; docs/paper.md repeats it
+    "appearance": (7.1, 568), "identity": (24.6, 10.8), "pose": (11.4, 1.2), "embed_driving": (1.3, None),
+    "warp_driving": (9.0, 8.1), "unet": (72.0, 2022), "decoder": (41.1, 503),
+}  # fmt: skip
+
+
+def test_vasa1_has_the_sizes_of_the_paper():
+    with torch.device("meta"):
+        config = VASA1.face
+        model = FaceModel(config)
+        portrait = torch.empty(1, 3, 512, 512)
+        volume = torch.empty(1, 96, 16, 64, 64)
+        calls = {
+            "appearance": lambda: model.appearance(portrait),
+            "identity": lambda: model.identity(portrait),
+            "pose": lambda: model.pose(portrait),
+            "warp_driving": lambda: model.warp_driving(torch.empty(1, 512, 4, 4)),
+            "unet": lambda: model.unet(volume),
+            "decoder": lambda: model.decoder(volume.transpose(1, 2).flatten(1, 2), torch.empty(1, 128)),
+        }
+        for name, (parameters, cost) in VASA1_TABLE.items():
+            mine = sum(p.numel() for p in getattr(model, name).parameters()) / 1e6
+            assert mine == pytest.approx(parameters, rel=0.25), name
+            if cost is not None:
+                assert flops(calls[name]) == pytest.approx(cost, rel=0.05), name
+        assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(188, rel=0.03)
+        generator = Denoiser(VASA1.motion, VASA1.motion_dim, 769)
+        assert sum(p.numel() for p in generator.parameters()) / 1e6 == pytest.approx(26.8, rel=0.03)
+        decoded = Decoder(config)(volume.transpose(1, 2).flatten(1, 2), torch.empty(1, 128))
+        assert decoded.image.shape == (1, 3, 512, 512) and decoded.flow is None
+
+
+def test_shipped_parts_fit_their_limits():
+    """At most 30 MB in half precision, 15 MB a file; the reader 3 MB."""
+    from vasa.audio import AudioEncoder
+
+    audio = AudioEncoder(VASA_MINI.audio)
+    parts = {
+        "face": FaceModel(VASA_MINI.face),
+        "motion": Denoiser(VASA_MINI.motion, VASA_MINI.motion_dim, audio.feature_dim),
+        "audio": audio,
+        "reader": FaceReader(ReaderConfig()),
+    }
+    megabytes = {k: sum(p.numel() for p in m.parameters()) * 2 / 1e6 for k, m in parts.items()}
+    assert sum(megabytes.values()) < 30 and max(megabytes.values()) < 15 and megabytes["reader"] < 3

@@ -1,0 +1,151 @@
+"""Every trainer takes a few steps on rendered formula heads and made-up speech, and leaves weights that load."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vasa import checkpoint
+from vasa.config import TINY
+from vasa.errors import InputError
+from vasa.face.model import FaceModel
+from vasa.latents import DYNAMICS
+from vasa.synthetic import corpus as speech_corpus
+from vasa.synthetic.dataset import write_shard
+from vasa.synthetic.formula import formula_pack
+from vasa.synthetic.phones import PHONE_INDEX, VISEME_OF, Segment
+from vasa.training import data, losses
+from vasa.training.audio import train_audio, viseme_track
+from vasa.training.encoders import train_encoders
+from vasa.training.export import export
+from vasa.training.face import FaceLossWeights, train_face
+from vasa.training.loop import TimeBox, Trainer
+from vasa.training.motion import train_motion
+from vasa.training.reader import train_reader
+
+BOX = TimeBox(minutes=0.01, save_minutes=1.0, peak_rate=1e-3, warmup=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="module")
+def stills(folder):
+    write_shard(folder / "stills" / "a.safetensors", formula_pack(), people=3, frames=3, size=64, seed=0)
+    return folder / "stills"
+
+
+@pytest.fixture(scope="module")
+def speech(folder):
+    """A shard of two utterances of tones, in the corpus' own format."""
+    segments = [Segment(i * 0.2, (i + 1) * 0.2, p, VISEME_OF[p]) for i, p in enumerate("sil m aa b iy sil".split() * 4)]
+    t = torch.arange(round(segments[-1].end * 16000)) / 16000
+    wave = (torch.sin(2 * torch.pi * 140 * t) * 8000).to(torch.int16)
+    n = len(segments)
+    tensors = {
+        "audio": torch.cat([wave, wave]),
+        "audio_offset": torch.tensor([0, len(wave), 2 * len(wave)]),
+        "segment_times": torch.tensor([(s.start, s.end) for s in segments] * 2),
+        "segment_phone": torch.tensor([PHONE_INDEX[s.phone] for s in segments] * 2, dtype=torch.uint8),
+        "segment_viseme": torch.tensor([s.viseme for s in segments] * 2, dtype=torch.uint8),
+        "segment_offset": torch.tensor([0, n, 2 * n]),
+        "voice": torch.zeros(2, dtype=torch.int32),
+    }
+    (folder / "speech").mkdir()
+    notes = {"voices": json.dumps(["tone"]), "texts": json.dumps(["a", "b"]), "split": "train"}
+    save_file(tensors, str(folder / "speech" / "speech-0000.safetensors"), metadata=notes)
+    assert len(speech_corpus.load_corpus(folder / "speech")) == 2
+    return folder / "speech"
+
+
+def test_all_trainers_end_in_a_model_folder(stills, speech, folder):
+    runs = {name: folder / f"run_{name}" for name in ("encoders", "reader", "face", "audio", "motion")}
+    train_encoders(stills, runs["encoders"], BOX, TINY, batch_size=2, validation=stills)
+    train_reader(stills, runs["reader"], BOX, batch_size=2, validation=stills)
+    everything = FaceLossWeights(perceptual=0.1, pair=0.1, identity=0.1, canonical=0.1)
+    train_face(
+        stills, runs["face"], BOX, TINY, batch_size=2, targets=1, validation=stills, encoders=runs["encoders"],
+        reader=runs["reader"], weights=everything,
+    )  # fmt: skip
+    train_audio(speech, runs["audio"], BOX, TINY, batch_size=2, validation=speech)
+    train_motion(speech, runs["motion"], BOX, TINY, runs["audio"], batch_size=4, count=12, validation=speech)
+    for name, run in runs.items():
+        scores = [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
+        assert scores and all(torch.isfinite(torch.tensor(v)) for s in scores for v in s.values()), name
+    assert list(runs["face"].glob("panel_*.jpg"))
+    export(folder / "model", TINY, **{k: v for k, v in runs.items() if k != "encoders"})
+    models = checkpoint.load(folder / "model")
+    assert models.reader is not None and models.motion.std.max() < 10
+
+
+def test_resuming_starts_from_the_saved_weights(folder, tmp_path):
+    first = FaceModel(TINY.face)
+    save_file({k: v.contiguous() for k, v in first.state_dict().items()}, str(tmp_path / "raw.safetensors"))
+    second = FaceModel(TINY.face)
+    Trainer(second, tmp_path / "run", BOX, resume=tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    with pytest.raises(InputError, match="--resume"):
+        Trainer(second, tmp_path / "run", BOX, resume=tmp_path / "nowhere")
+
+
+def test_training_lowers_the_loss(tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 1)
+    trainer = Trainer(model, tmp_path, TimeBox(0.02, 1.0, 3e-2, 1))
+    x = torch.randn(64, 4)
+    y = x @ torch.tensor([[1.0], [2.0], [-1.0], [0.5]])
+    seen = []
+
+    def step(index):
+        loss = (trainer.model(x) - y).square().mean()
+        trainer.descend(loss)
+        seen.append(loss.item())
+        return {"loss": loss}
+
+    trainer.run(step)
+    assert seen[-1] < 0.2 * seen[0]
+    assert load_file(tmp_path / "weights.safetensors").keys() == model.state_dict().keys()
+
+
+def test_mirrored_twice_is_the_original(stills):
+    shards = data.StillShards(stills)
+    batch, _ = shards.stills(4, torch.Generator().manual_seed(0))
+    again = data.mirror(data.mirror(batch))
+    assert torch.equal(batch.image, again.image) and torch.allclose(batch.dynamics, again.dynamics)
+    assert torch.allclose(batch.landmarks, again.landmarks) and torch.allclose(batch.head_pose, again.head_pose)
+    left, right = DYNAMICS.index("eyeBlink_L"), DYNAMICS.index("eyeBlink_R")
+    assert torch.equal(data.mirror(batch).dynamics[:, left], batch.dynamics[:, right])
+
+
+def test_mirrored_landmarks_keep_their_order(stills):
+    """In a mirrored picture landmark 0 is still on the picture's left."""
+    batch, _ = data.StillShards(stills).stills(6, torch.Generator().manual_seed(1))
+    for s in (batch, data.mirror(batch)):
+        assert (s.landmarks[:, 0, 0] < s.landmarks[:, 16, 0]).all()
+        assert (s.landmarks[:, 36, 0] < s.landmarks[:, 45, 0]).all()
+        assert (s.landmarks[:, 48, 0] < s.landmarks[:, 54, 0]).all()
+
+
+def test_exact_flow_has_no_flow_loss():
+    exact = torch.rand(2, 2, 16, 16) * 2 - 1
+    ones = torch.ones(2, 1, 16, 16)
+    assert losses.flow_loss(exact, exact, ones[:, 0], ones) == 0
+    assert losses.flow_loss(exact + 0.1, exact, ones[:, 0], ones) > 0
+    assert losses.flow_loss(exact + 0.1, exact, 0 * ones[:, 0], ones) == 0, "hidden points do not count"
+
+
+def test_region_weights_peak_at_mouth_and_eyes(stills):
+    batch, _ = data.StillShards(stills).stills(2, torch.Generator().manual_seed(2))
+    weights = losses.region_weights(batch.landmarks, 64)
+    x, y = ((batch.landmarks[0, 48:68].mean(0) + 1) / 2 * 63).round().long().tolist()
+    assert weights[0, 0, y, x] > 6 and weights[0, 0, 0, 0] == pytest.approx(1, abs=0.01)
+
+
+def test_viseme_track_reads_segments():
+    segments = (Segment(0.1, 0.3, "aa", VISEME_OF["aa"]), Segment(0.3, 0.4, "m", VISEME_OF["m"]))
+    track = viseme_track(segments, 0.0, 10, 20.0).tolist()
+    assert track[:2] == [0, 0] and track[2:6] == [VISEME_OF["aa"]] * 4
+    assert track[6:8] == [VISEME_OF["m"]] * 2 and track[8:] == [0, 0]
