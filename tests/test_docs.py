@@ -1,5 +1,6 @@
 """What the documents say exists, exists: functions, flags, commands, links, sizes."""
 
+import argparse
 import ast
 import contextlib
 import functools
@@ -64,6 +65,16 @@ def is_defined(file: str, dotted: str) -> bool:
 
 
 @functools.cache
+def all_flags(parser: argparse.ArgumentParser) -> set[str]:
+    """Long options of a parser and of every command below it."""
+    flags = set()
+    for action in parser._actions:
+        flags |= {flag for flag in action.option_strings if flag.startswith("--")}
+        if isinstance(action, argparse._SubParsersAction):
+            flags |= set().union(*(all_flags(command) for command in action.choices.values()))
+    return flags
+
+
 def flags_of(*command: str) -> frozenset[str]:
     """Flags that the help of a command names."""
     with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -100,17 +111,14 @@ def test_commands_can_be_parsed(document):
     commands = [shlex.split(line)[1:] for line in lines if line.strip().startswith("vasa ")]
     if document in (README, TRAINING):
         assert commands
-    parser = cli._parser()
+    parser = cli.parser()
     for command in commands:
         assert parser.parse_args(command).run is not None
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
 def test_flags_in_running_text_exist(document):
-    commands = [("animate",), ("evaluate",)]
-    commands += [("train", part) for part in ("reader", "face", "audio", "motion")]
-    commands += [("synth", kind) for kind in ("preview", "render", "pack", "speech")]
-    real = set().union(*(flags_of(*command) for command in commands))
+    real = all_flags(cli.parser())
     named = set(re.findall(r"`(--[a-z-]+)", document.read_text()))
     assert named <= real
 

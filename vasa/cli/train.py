@@ -1,0 +1,107 @@
+"""`vasa train` and `vasa export`: parts of a model, and the model from its parts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..config import CONFIGS
+from ..errors import InputError
+from .options import number, weights_of
+
+FACE_LOSSES = (
+    "image", "painted", "flow", "mask", "encoders", "perceptual", "pair", "identity", "canonical",
+)  # fmt: skip
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Register the commands."""
+    parser = commands.add_parser("train", help="train a part of the model")
+    parts = parser.add_subparsers(required=True, metavar="PART")
+    for part, what in (
+        ("reader", "face reader: pose, landmarks, expression from a crop"),
+        ("encoders", "head pose and dynamics encoders, which the face model then keeps"),
+        ("face", "face encoder, warps and decoder"),
+        ("audio", "speech encoder"),
+        ("motion", "motion generator"),
+    ):
+        trainer = parts.add_parser(part, help=what)
+        trainer.add_argument("--data", type=Path, required=True, help="folder written by `vasa synth`")
+        trainer.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
+        trainer.add_argument("--validation", type=Path, help="data never trained on, for scores and panels")
+        trainer.add_argument("--max-minutes", type=number(0.01, 1e6), default=60.0, help="time box (60)")
+        trainer.add_argument("--save-minutes", type=number(0.01, 1e6), default=4.0, help="between checkpoints (4)")
+        trainer.add_argument("--learning-rate", type=number(1e-8, 1.0), default=4e-4)
+        trainer.add_argument("--batch-size", type=number(1, 65536, int))
+        trainer.add_argument("--seed", type=number(0, 2**31 - 1, int), default=0)
+        trainer.add_argument("--resume", type=Path, help="weights to start from")
+        if part != "reader":
+            trainer.add_argument("--config", choices=tuple(CONFIGS), default="vasa-mini")
+        if part == "face":
+            trainer.add_argument("--size", type=number(32, 1024, int), help="train at this edge, pixels")
+            trainer.add_argument("--encoders", type=Path, help="folder written by `vasa train encoders`")
+            trainer.add_argument("--reader", type=Path, help="face reader that serves the losses")
+            trainer.add_argument(
+                "--weights",
+                type=weights_of(FACE_LOSSES, 1000.0),
+                default={},
+                metavar="NAME=W,...",
+                help=f"loss weights: {', '.join(FACE_LOSSES)}",
+            )
+        if part == "motion":
+            trainer.add_argument("--audio", type=Path, required=True, help="folder written by `vasa train audio`")
+        trainer.set_defaults(run=_run_train, part=part)
+    export = commands.add_parser("export", help="gather training runs into a model folder")
+    for part in ("face", "audio", "motion", "reader"):
+        export.add_argument(f"--{part}", type=Path, required=part != "reader", metavar="RUN")
+    export.add_argument("--config", choices=tuple(CONFIGS), default="vasa-mini")
+    export.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
+    export.set_defaults(run=_run_export)
+
+
+def _run_train(given: argparse.Namespace) -> None:
+    from ..training.loop import TimeBox
+
+    for folder in filter(None, (given.data, given.validation, given.resume)):
+        if not folder.exists():
+            raise InputError(f"{folder} does not exist; make it with `vasa synth` or `vasa train`")
+    box = TimeBox(given.max_minutes, given.save_minutes, given.learning_rate)
+    options = {"seed": given.seed, "resume": given.resume, "validation": given.validation}
+    if given.batch_size is not None:
+        options["batch_size"] = given.batch_size
+    if given.part == "reader":
+        from ..training.reader import train_reader
+
+        train_reader(given.data, given.out, box, **options)
+    elif given.part == "face":
+        from ..training.face import FaceLossWeights, train_face
+
+        options |= {"size": given.size, "encoders": given.encoders, "reader": given.reader}
+        weights = FaceLossWeights(**given.weights)
+        train_face(given.data, given.out, box, CONFIGS[given.config], weights=weights, **options)
+    elif given.part == "encoders":
+        from ..training.encoders import train_encoders
+
+        train_encoders(given.data, given.out, box, CONFIGS[given.config], **options)
+    elif given.part == "audio":
+        from ..training.audio import train_audio
+
+        train_audio(given.data, given.out, box, CONFIGS[given.config], **options)
+    else:
+        from ..training.motion import train_motion
+
+        train_motion(given.data, given.out, box, CONFIGS[given.config], given.audio, **options)
+
+
+def _run_export(given: argparse.Namespace) -> None:
+    from ..training.export import export
+
+    export(
+        given.out,
+        CONFIGS[given.config],
+        face=given.face,
+        audio=given.audio,
+        motion=given.motion,
+        reader=given.reader,
+    )
+    print(given.out)
