@@ -66,6 +66,19 @@ def test_one_portrait_many_frames_equals_one_by_one(model, portrait):
     assert torch.allclose(together, single, atol=1e-5)
 
 
+def test_shoulders_may_move_apart_from_the_head(portrait):
+    """Where only the shoulders' choice is taken, every position follows one affine map of the poses."""
+    torch.manual_seed(3)
+    model = FaceModel(TINY.face).eval()
+    with torch.no_grad():
+        model.decoder.choose_depth.bias[1] = 50.0
+        model.decoder.shoulders.bias.copy_(torch.tensor([0.1, 0, 0.2, 0, 0.1, -0.1]))
+        still = pose(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        flow = model.decode(model.encode(portrait, still, torch.zeros(1, 59)), still, torch.zeros(1, 59)).flow
+    expected = identity_grid(flow.shape[2:]) * 1.1 + torch.tensor([0.2, -0.1])
+    assert torch.allclose(flow[0].movedim(0, -1), expected, atol=1e-3)
+
+
 def test_every_parameter_of_the_decode_path_learns(portrait):
     torch.manual_seed(1)
     model = FaceModel(TINY.face)

@@ -9,7 +9,9 @@ from safetensors.torch import load_file, save_file
 from vasa import checkpoint
 from vasa.config import TINY
 from vasa.errors import InputError
+from vasa.face.encoder import align_face
 from vasa.face.model import FaceModel
+from vasa.geometry import identity_grid
 from vasa.latents import DYNAMICS
 from vasa.synthetic import corpus as speech_corpus
 from vasa.synthetic.dataset import write_shard
@@ -127,6 +129,26 @@ def test_mirrored_landmarks_keep_their_order(stills):
         assert (s.landmarks[:, 0, 0] < s.landmarks[:, 16, 0]).all()
         assert (s.landmarks[:, 36, 0] < s.landmarks[:, 45, 0]).all()
         assert (s.landmarks[:, 48, 0] < s.landmarks[:, 54, 0]).all()
+
+
+def test_a_moved_picture_has_the_pose_that_it_shows(stills):
+    """The face cut out by the new pose is the face that the old pose cut out of the old picture."""
+    batch, _ = data.StillShards(stills).stills(4, torch.Generator().manual_seed(3))
+    image, head_pose, _ = data.moved(batch.image, batch.head_pose, torch.Generator().manual_seed(4))
+    before, after = align_face(batch.image, batch.head_pose, 32), align_face(image, head_pose, 32)
+    wrong = align_face(image, batch.head_pose, 32)
+    assert (after - before).abs().mean() < 0.3 * (wrong - before).abs().mean()
+    assert torch.equal(head_pose[:, :2], batch.head_pose[:, :2])
+
+
+def test_light_loss_wants_the_right_gain():
+    source = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(5)) * 0.5
+    exact = identity_grid((16, 16)).movedim(-1, 0).expand(2, -1, -1, -1)
+    visible = torch.ones(2, 16, 16)
+    gain = torch.full((2, 3, 4, 4), 1.5)
+    assert losses.light_loss(gain, source, 1.5 * source, exact, visible) < 1e-6
+    assert losses.light_loss(gain, source, source, exact, visible) > 0.05
+    assert losses.light_loss(gain, source, source, exact, 0 * visible) == 0
 
 
 def test_exact_flow_has_no_flow_loss():

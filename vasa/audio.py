@@ -23,9 +23,9 @@ class AudioEncoder(nn.Module):
         self.config = config
         if encoder is None:
             encoder = Wav2Vec2Model(_encoder_config(config))
-            first = encoder.feature_extractor.conv_layers[0].conv
-            if first.kernel_size[0] >= 256:
-                tune_to_mel_bands(first, config.sample_rate)
+            layers = encoder.feature_extractor.conv_layers
+            if layers[0].conv.kernel_size[0] >= 256:
+                tune_to_mel_bands(layers, config.sample_rate)
         self.encoder = encoder
 
     @property
@@ -51,20 +51,33 @@ class AudioEncoder(nn.Module):
         return torch.cat([features.transpose(1, 2), loudness(waveform, num_frames)], dim=-1)
 
 
-def tune_to_mel_bands(conv: nn.Conv1d, sample_rate: int) -> None:
-    """Start a long first convolution as Gabor filters on the mel scale, four phases to a band.
+def tune_to_mel_bands(layers: nn.ModuleList, sample_rate: int) -> None:
+    """Start the first two convolutions as a bank of band energies; training goes on from there.
 
-    From random filters a small encoder learns to hear for hours; from these, for minutes (docs/log.md).
+    The first holds Gabor filters on the mel scale, four phases to a band, as wide as the band and louder with
+    frequency, as speech grows fainter. The activation rectifies them; the second adds up the phases of a band over
+    its reach, in as many channels as there are bands. From random filters a small encoder learns to hear for hours,
+    from these for minutes (docs/log.md).
     """
-    bands, length = conv.out_channels // 4, conv.kernel_size[0]
-    mel = torch.linspace(*(2595 * math.log10(1 + f / 700) for f in (70.0, 0.47 * sample_rate)), bands)
+    first, second = layers[0].conv, layers[1].conv
+    bands, length = first.out_channels // 4, first.kernel_size[0]
+    mel = torch.linspace(*(2595 * math.log10(1 + f / 700) for f in (90.0, 0.45 * sample_rate)), bands)
     frequency = 700 * (10 ** (mel / 2595) - 1)
-    time = (torch.arange(length) - length / 2) / sample_rate
+    spacing = frequency.diff(append=2 * frequency[-1:] - frequency[-2:-1])
+    time = (torch.arange(length) - (length - 1) / 2) / sample_rate
     phase = torch.arange(4) * torch.pi / 2
     wave = torch.cos(2 * torch.pi * frequency[:, None, None] * time + phase[:, None])  # [bands, 4, length]
-    filters = (wave * torch.hann_window(length, periodic=False)).flatten(0, 1)
+    # a Hann window of n seconds is 2 / n Hz wide
+    width = (2.4 / spacing).clamp(max=length / sample_rate)[:, None, None]
+    window = torch.cos(torch.pi * time / width).square() * (time.abs() < width / 2)
+    filters = wave * window
+    filters = filters / filters.square().sum(-1, keepdim=True).sqrt() * (frequency / 500).clamp(min=0.4)[:, None, None]
     with torch.no_grad():
-        conv.weight[: len(filters), 0] = filters / filters.norm(dim=-1, keepdim=True)
+        first.weight[: 4 * bands, 0] = filters.flatten(0, 1)
+        if second.out_channels >= bands:
+            second.weight[:bands] = 0.0
+            for band in range(bands):
+                second.weight[band, 4 * band : 4 * band + 4] = 1 / (4 * second.kernel_size[0]) ** 0.5
 
 
 def loudness(waveform: Tensor, num_frames: int) -> Tensor:

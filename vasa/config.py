@@ -78,6 +78,10 @@ class FaceConfig:
     """Dynamics also scale and shift the decoder's norms (not in the paper)."""
     detail: bool = False
     """Detail path: predict where each pixel comes from in the portrait and blend (not in the paper)."""
+    pose_aware: bool = False
+    """Source and driving pose steer both warps, and with the identity code the decoder's norms (not in the paper)."""
+    relight: bool = False
+    """Detail path: warped pixels get a smooth predicted gain, as a head that turns changes its shading."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,7 @@ VASA_MINI = VasaConfig(
         unet_scales=((1.0, 0.5), (0.5, 0.5)),
         unet_skip_blocks=False,
         identity_trunk=TrunkConfig("plain", 128, unshuffle=4, widths=(32, 64, 96)),
-        pose_trunk=_SMALL_TRUNK,
+        pose_trunk=TrunkConfig("plain", 128, unshuffle=2, widths=(32, 64, 96, 160)),
         dynamics_trunk=_SMALL_TRUNK,
         identity_channels=64,
         dynamics_dim=59,
@@ -192,6 +196,8 @@ VASA_MINI = VasaConfig(
         head_shuffle=2,
         modulate=True,
         detail=True,
+        pose_aware=True,
+        relight=True,
     ),
     AudioConfig(
         source="",
@@ -253,6 +259,8 @@ TINY = VasaConfig(
         head_shuffle=2,
         modulate=True,
         detail=True,
+        pose_aware=True,
+        relight=True,
     ),
     AudioConfig(
         source="",

@@ -10,7 +10,7 @@ from ..errors import InputError
 from .options import number, weights_of
 
 FACE_LOSSES = (
-    "image", "painted", "flow", "mask", "encoders", "perceptual", "pair", "identity", "canonical",
+    "image", "painted", "flow", "mask", "light", "encoders", "perceptual", "pair", "identity", "canonical",
 )  # fmt: skip
 
 

@@ -28,12 +28,23 @@ class Decoded:
         painted: what the volume decoder painted, before blending; `image` itself without the detail path.
         flow: sampling positions in the portrait, [B, 2, S', S'], float32; None without the detail path.
         mask: share of the portrait's warped pixels, [B, 1, S, S]; None without the detail path.
+        gain: brightness of the warped pixels over the portrait's, [B, 3, S', S']; None without relighting.
     """
 
     image: Tensor
     painted: Tensor
     flow: Tensor | None = None
     mask: Tensor | None = None
+    gain: Tensor | None = None
+
+
+_GAIN_RANGE = 0.7
+"""Warped pixels get at most e^0.7 = 2 times brighter or darker."""
+
+
+def code_size(config: FaceConfig) -> int:
+    """Width of the code that modulates the decoder."""
+    return config.dynamics_dim + (12 + config.identity_channels if config.pose_aware else 0)
 
 
 class Decoder(nn.Module):
@@ -42,7 +53,7 @@ class Decoder(nn.Module):
     def __init__(self, config: FaceConfig) -> None:
         super().__init__()
         g = config.group_width
-        code = config.dynamics_dim if config.modulate else 0
+        code = code_size(config) if config.modulate else 0
         self.detail = config.detail
         self.shuffle = config.head_shuffle
         width = config.decoder_width
@@ -57,13 +68,15 @@ class Decoder(nn.Module):
         self.norm = NormAct(c, g)
         self.head = nn.Conv2d(c, 3 * self.shuffle**2, 3, padding=1)
         if self.detail:
-            self.choose_depth = nn.Conv2d(width, config.volume_depth + 1, 3, padding=1)
+            self.choose_depth = nn.Conv2d(width, config.volume_depth + 1 + config.pose_aware, 3, padding=1)
             # refined at each resolution but the first, which `choose_depth` serves
             flow_widths = config.decoder_widths[:-1]
             self.coarse_flow = nn.Conv2d(flow_widths[-1], 2, 3, padding=1) if flow_widths else None
             self.fine_flow = nn.Conv2d(c, 2 * self.shuffle**2, 3, padding=1)
             self.mask = nn.Conv2d(c, self.shuffle**2, 3, padding=1)
-            for layer in (self.choose_depth, self.coarse_flow, self.fine_flow, self.mask):
+            self.gain = nn.Conv2d(c, 3, 3, padding=1) if config.relight else None
+            self.shoulders = nn.Linear(code_size(config), 6) if config.pose_aware else None
+            for layer in (self.choose_depth, self.coarse_flow, self.fine_flow, self.mask, self.gain, self.shoulders):
                 if layer is not None:
                     nn.init.zeros_(layer.weight)
                     nn.init.zeros_(layer.bias)
@@ -72,7 +85,7 @@ class Decoder(nn.Module):
     def forward(
         self,
         volume: Tensor,
-        facial_dynamics: Tensor,
+        code: Tensor,
         source_positions: Tensor | None = None,
         portrait: Tensor | None = None,
     ) -> Decoded:
@@ -80,21 +93,22 @@ class Decoder(nn.Module):
 
         Args:
             volume: posed features with depth-major channels, [B, D*C, H, W].
-            facial_dynamics: driving code, [B, E] (used where the configuration modulates the decoder).
+            code: what modulates the decoder's norms, [B, code_size(config)]: the driving dynamics, and where the
+                configuration is pose-aware both poses and the mean identity code.
             source_positions: where each voxel lies in the portrait, [B, D*2, H, W] float32, depth-major.
             portrait: [B, 3, S, S] in [0, 1]; like `source_positions` only for the detail path.
         """
         x = self.project(volume)
         for block in self.blocks:
-            x = block(x, facial_dynamics)
+            x = block(x, code)
         if not self.detail:
             for up in self.ups:
-                x = up(F.interpolate(x, scale_factor=2.0, mode="nearest"), facial_dynamics)
+                x = up(F.interpolate(x, scale_factor=2.0, mode="nearest"), code)
             image = self._paint(x)
             return Decoded(image, image)
-        flow = self._choose(x, source_positions)
+        flow = self._choose(x, source_positions, code)
         for up in self.ups[:-1]:
-            x = up(F.interpolate(x, scale_factor=2.0, mode="nearest"), facial_dynamics)
+            x = up(F.interpolate(x, scale_factor=2.0, mode="nearest"), code)
         flow = enlarge(flow, x.shape[-1])
         if self.coarse_flow is not None:
             flow = flow + self.coarse_flow(x).float()
@@ -102,25 +116,34 @@ class Decoder(nn.Module):
         flow = enlarge(flow, x.shape[-1])
         seen = sample_picture(resize_pictures(portrait, x.shape[-1]), flow)
         shift = flow - identity_grid(flow.shape[2:], flow.device).movedim(-1, 0)
-        x = self.ups[-1](torch.cat([x, seen.to(x.dtype), shift.to(x.dtype)], dim=1), facial_dynamics)
+        x = self.ups[-1](torch.cat([x, seen.to(x.dtype), shift.to(x.dtype)], dim=1), code)
         fine = F.pixel_shuffle(self.fine_flow(x).float(), self.shuffle)
         flow = enlarge(flow, fine.shape[-1]) + fine
         size = portrait.shape[-1]
         painted = enlarge(self._paint(x), size)
         mask = enlarge(torch.sigmoid(F.pixel_shuffle(self.mask(x), self.shuffle).float()), size)
         warped = sample_picture(portrait, enlarge(flow, size))
+        gain = None
+        if self.gain is not None:
+            gain = (_GAIN_RANGE * torch.tanh(self.gain(x).float())).exp()
+            warped = warped * enlarge(gain, size)
         image = mask * warped + (1 - mask) * painted
-        return Decoded(image, painted, flow, mask)
+        return Decoded(image, painted, flow, mask, gain)
 
     def _paint(self, x: Tensor) -> Tensor:
         return torch.sigmoid(F.pixel_shuffle(self.head(self.norm(x)), self.shuffle).float())
 
-    def _choose(self, x: Tensor, source_positions: Tensor) -> Tensor:
-        # one extra choice: the pixel stays where it is (background)
-        weights = self.choose_depth(x).float().softmax(dim=1)  # [B, D + 1, H, W]
+    def _choose(self, x: Tensor, source_positions: Tensor, code: Tensor) -> Tensor:
+        # extra choices: the pixel stays where it is (background), or moves with the shoulders
+        weights = self.choose_depth(x).float().softmax(dim=1)  # [B, choices, H, W]
         positions = source_positions.unflatten(1, (-1, 2)).float()  # [B, D, 2, H, W]
         still = identity_grid(positions.shape[-2:], x.device).movedim(-1, 0)
-        return torch.einsum("bdhw,bdchw->bchw", weights[:, 1:], positions) + weights[:, :1] * still
+        others = [still.expand(len(x), -1, -1, -1)]
+        if self.shoulders is not None:
+            affine = self.shoulders(code).float().unflatten(-1, (2, 3))
+            others.append(still + torch.einsum("bij,jhw->bihw", affine[..., :2], still) + affine[..., 2, None, None])
+        choices = torch.cat([torch.stack(others, dim=1), positions], dim=1)
+        return torch.einsum("bdhw,bdchw->bchw", weights, choices)
 
 
 def enlarge(flow: Tensor, size: int) -> Tensor:

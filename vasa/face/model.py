@@ -29,7 +29,7 @@ class FaceModel(nn.Module):
         self.pose = PoseEncoder(config)
         self.dynamics = DynamicsEncoder(config)
         self.embed_source = WarpEmbedding(config)
-        self.embed_driving = WarpEmbedding(config)
+        self.embed_driving = WarpEmbedding(config, num_poses=2)
         self.warp_source = WarpGenerator(config)
         self.warp_driving = WarpGenerator(config)
         self.unet = CanonicalUNet(config)
@@ -55,7 +55,7 @@ class FaceModel(nn.Module):
             facial_dynamics = self.dynamics(portrait, head_pose)
         identity_code = self.identity(portrait)
         volume = self.appearance(resize_pictures(portrait, min(portrait.shape[-1], self.config.working_size)))
-        delta = self.warp_source(self.embed_source(facial_dynamics, identity_code))
+        delta = self.warp_source(self.embed_source(facial_dynamics, identity_code, head_pose))
         theta = pose_matrix(head_pose)
         canonical = self.unet(warp_volume(volume, theta=theta, flow=delta, order="flow_then_rigid"))
         if self.config.detail:
@@ -74,15 +74,19 @@ class FaceModel(nn.Module):
         """
         b = head_pose.shape[0]
         identity_code = face.identity_code.expand(b, *face.identity_code.shape[1:])
-        delta = self.warp_driving(self.embed_driving(facial_dynamics, identity_code))
+        poses = torch.cat([face.head_pose.expand(b, -1), head_pose.float()], dim=-1)
+        delta = self.warp_driving(self.embed_driving(facial_dynamics, identity_code, poses))
+        code = facial_dynamics
+        if self.config.pose_aware:
+            code = torch.cat([facial_dynamics, poses, identity_code.mean((-2, -1)).to(poses.dtype)], dim=-1)
         move = dict(theta=inverse_pose_matrix(head_pose), flow=delta, order="rigid_then_flow", collapse_depth=True)
         if not self.config.detail:
-            return self.decoder(warp_volume(face.appearance_volume, **move), facial_dynamics)
+            return self.decoder(warp_volume(face.appearance_volume, **move), code)
         posed = warp_volume(face.appearance_volume, padding_mode="border", **move)
         posed = posed.unflatten(1, (self.config.volume_depth, -1))
         features, positions = posed[:, :, :-2].flatten(1, 2), posed[:, :, -2:].flatten(1, 2)
         portrait = face.portrait.expand(b, *face.portrait.shape[1:])
-        return self.decoder(features, facial_dynamics, positions, portrait)
+        return self.decoder(features, code, positions, portrait)
 
     def forward(self, portrait: Tensor, head_pose: Tensor, facial_dynamics: Tensor, **source: Tensor) -> Decoded:
         """`decode(encode(portrait, **source), head_pose, facial_dynamics)`."""

@@ -11,19 +11,31 @@ from .blocks import NormAct, ResBlock
 
 
 class WarpEmbedding(nn.Module):
-    """(z_dyn, z_id) -> the 4x4 map and the code that drive a warp generator, E = conv((dyn + id) / 2)."""
+    """(z_dyn, z_id) -> the 4x4 map and the code that drive a warp generator, E = conv((dyn + id) / 2).
 
-    def __init__(self, config: FaceConfig) -> None:
+    Args:
+        config: sizes.
+        num_poses: head poses that join in where the configuration is pose-aware: neck and shoulders do not turn with
+            the head, so how far it turns says how they bend.
+    """
+
+    def __init__(self, config: FaceConfig, num_poses: int = 1) -> None:
         super().__init__()
         width = config.warp_width
         self.dynamics = nn.Linear(config.dynamics_dim, width * 16)
         self.identity = nn.Conv2d(config.identity_channels, width, 1)
         self.mix = nn.Conv2d(width, width, 1)
+        self.poses = nn.Linear(6 * num_poses, width * 16) if config.pose_aware else None
+        if self.poses is not None:
+            nn.init.zeros_(self.poses.weight)
+            nn.init.zeros_(self.poses.bias)
 
-    def forward(self, facial_dynamics: Tensor, identity_code: Tensor) -> Tensor:
-        """[B, E], [B, I, 4, 4] -> [B, width, 4, 4]."""
-        dynamics = self.dynamics(facial_dynamics).unflatten(-1, (-1, 4, 4))
-        return self.mix((dynamics + self.identity(identity_code)) / 2)
+    def forward(self, facial_dynamics: Tensor, identity_code: Tensor, poses: Tensor) -> Tensor:
+        """[B, E], [B, I, 4, 4] and poses [B, 6 * num_poses] -> [B, width, 4, 4]."""
+        dynamics = self.dynamics(facial_dynamics)
+        if self.poses is not None:
+            dynamics = dynamics + self.poses(poses)
+        return self.mix((dynamics.unflatten(-1, (-1, 4, 4)) + self.identity(identity_code)) / 2)
 
 
 class WarpGenerator(nn.Module):

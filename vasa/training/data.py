@@ -6,9 +6,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..geometry import identity_grid
 from ..latents import DYNAMICS
 from ..synthetic.dataset import load_shard
 
@@ -157,6 +159,31 @@ def mirror(stills: Stills) -> Stills:
 
 def _mirror_flow(flow: Tensor) -> Tensor:
     return flow.flip(-1) * torch.tensor([-1.0, 1.0])[:, None, None]
+
+
+def moved(images: Tensor, head_pose: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures tilted (±14°), scaled (0.85 .. 1.18) and shifted (±0.08), with the poses that the heads then have.
+
+    Args:
+        images: [B, 3, S, S].
+        head_pose: [B, 6].
+        generator: draws one movement per picture.
+
+    Returns:
+        pictures [B, 3, S, S], poses [B, 6], and the affine map [B, 2, 3] of picture positions (old -> new).
+    """
+    draw = torch.rand(images.shape[0], 4, generator=generator) * 2 - 1
+    tilt, scale, shift = draw[:, 0] * 0.24, (draw[:, 1] * 0.165).exp(), draw[:, 2:] * 0.08
+    sin, cos = scale * tilt.sin(), scale * tilt.cos()
+    linear = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
+    back = torch.linalg.inv(linear)
+    grid = identity_grid(images.shape[-2:])
+    grid = torch.einsum("bij,bhwj->bhwi", back, grid - shift[:, None, None])
+    images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=True)
+    t = torch.einsum("bij,bj->bi", linear, head_pose[:, 3:5]) + shift
+    angles = torch.cat([head_pose[:, :2], head_pose[:, 2:3] + tilt[:, None]], -1)
+    head_pose = torch.cat([angles, t, head_pose[:, 5:] + scale.log()[:, None]], -1)
+    return images, head_pose, torch.cat([linear, shift[..., None]], -1)
 
 
 def colour_jitter(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ from ..config import VasaConfig
 from ..face.blocks import resize_pictures
 from ..face.encoder import DynamicsEncoder, PoseEncoder
 from ..synthetic.augment import add_occluder, sensor
-from .data import StillShards, colour_jitter
+from .data import StillShards, colour_jitter, moved
 from .loop import TimeBox, Trainer
 from .losses import dynamics_loss
 from .reader import score_readings
@@ -55,12 +55,15 @@ def train_encoders(
     device = trainer.accelerator.device
 
     def step(index: int) -> dict[str, Tensor]:
+        if index % 200 == 0:
+            shards.refresh()
         stills, _ = shards.stills(batch_size, generator)
         image = resize_pictures(stills.image, min(stills.image.shape[-1], 128))
+        image, truth, _ = moved(image, stills.head_pose, generator)
         image = sensor(colour_jitter(image, generator), generator)
         if torch.rand((), generator=generator) < 0.2:
             image, _ = add_occluder(image, generator)
-        truth, dynamics = stills.head_pose.to(device), stills.dynamics.to(device)
+        truth, dynamics = truth.to(device), stills.dynamics.to(device)
         # the crop's frame is wrong in training as it will be in use
         noise = torch.randn(batch_size, 6, generator=generator) * torch.tensor([0.05, 0.05, 0.05, 0.03, 0.03, 0.05])
         with trainer.accelerator.autocast():

@@ -23,6 +23,7 @@ from .losses import (
     dynamics_loss,
     flow_loss,
     identity_loss,
+    light_loss,
     mask_loss,
     pair_loss,
     perceptual_loss,
@@ -41,6 +42,7 @@ class FaceLossWeights:
     painted: float = 1.5
     flow: float = 0.3
     mask: float = 0.15
+    light: float = 1.0
     encoders: float = 1.0
     perceptual: float = 0.0
     pair: float = 0.0
@@ -49,9 +51,9 @@ class FaceLossWeights:
 
 
 def face_losses(
-    decoded: Decoded, target: Stills, flow: Tensor, visible: Tensor, weights: FaceLossWeights
+    decoded: Decoded, source: Tensor, target: Stills, flow: Tensor, visible: Tensor, weights: FaceLossWeights
 ) -> dict[str, Tensor]:
-    """The supervised losses of decoded pictures; every leading axis already flattened to [B]."""
+    """The supervised losses of decoded pictures against `target`, from the portraits `source`, [B, ...] each."""
     size = target.image.shape[-1]
     regions = region_weights(target.landmarks, size)
     losses = {"image": weights.image * pyramid_l1(decoded.image, target.image, regions)}
@@ -61,6 +63,8 @@ def face_losses(
         losses["painted"] = weights.painted * weighted_l1(decoded.painted, target.image, regions * (0.3 + 2 * hidden))
         losses["flow"] = weights.flow * flow_loss(decoded.flow, flow, visible, coarse)
         losses["mask"] = weights.mask * mask_loss(decoded.mask, visible)
+    if decoded.gain is not None:
+        losses["light"] = weights.light * light_loss(decoded.gain, source, target.image, flow, visible)
     return losses
 
 
@@ -117,7 +121,7 @@ def train_face(
             face = type(face)(*(_repeat(getattr(face, f), targets) for f in face.__dataclass_fields__))
             driving = target.dynamics if supervised else _coded(model, target, generator)
             decoded = model.decode(face, target.head_pose, driving)
-        losses = face_losses(decoded, target, batch.flow, batch.visible, weights)
+        losses = face_losses(decoded, face.portrait, target, batch.flow, batch.visible, weights)
         if encoders is None:
             losses["pose"] = weights.encoders * (pose_read - source.head_pose).abs().mean() * 2
             if supervised:
@@ -167,10 +171,10 @@ def _repeat(x: Tensor, n: int) -> Tensor:
 def _source_labels(
     source: Stills, pose_read: Tensor, dynamics_read: Tensor, generator: torch.Generator, supervised: bool
 ) -> tuple[Tensor, Tensor]:
-    # half the sources are encoded with what the encoders read, as they will be on real pictures, once that is sane
+    # most sources are encoded with what the encoders read, as they will be on real pictures, once that is sane
     b = source.head_pose.shape[0]
     close = (pose_read - source.head_pose).abs().amax(-1) < 0.25
-    use = (torch.rand(b, generator=generator) < 0.5).to(close.device) & close
+    use = (torch.rand(b, generator=generator) < 0.7).to(close.device) & close
     noise = torch.randn(b, 6, generator=generator) * 0.015
     pose = torch.where(use[:, None], pose_read.detach(), source.head_pose + noise.to(close.device))
     if not supervised:

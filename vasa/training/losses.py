@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..face.blocks import resize_pictures
-from ..face.decoder import enlarge
+from ..face.decoder import enlarge, sample_picture
 from ..face.reader import FaceReader
 from ..geometry import identity_grid
 from ..latents import DYNAMICS
@@ -72,6 +72,21 @@ def flow_loss(flow: Tensor, exact: Tensor, visible: Tensor, weights: Tensor) -> 
     error = F.smooth_l1_loss(distance, torch.zeros_like(distance), reduction="none", beta=0.1).sum(1, keepdim=True)
     share = weights * visible[:, None]
     return (error * share).sum() / share.sum().clamp_min(1.0)
+
+
+def light_loss(gain: Tensor, source: Tensor, target: Tensor, exact: Tensor, visible: Tensor) -> Tensor:
+    """L1 between the portrait, warped by the exact flow and relit, and the target, where the portrait shows the point.
+
+    Args:
+        gain: predicted, [B, 3, S', S'].
+        source, target: pictures, [B, 3, S, S].
+        exact: exact source positions, [B, 2, S', S'] in [-1, 1].
+        visible: [B, S', S'].
+    """
+    size = exact.shape[-1]
+    warped = sample_picture(resize_pictures(source, size), exact) * enlarge(gain, size)
+    error = (warped - resize_pictures(target, size)).abs() * visible[:, None]
+    return error.sum() / (3 * visible.sum()).clamp_min(1.0)
 
 
 def mask_loss(mask: Tensor, visible: Tensor) -> Tensor:
