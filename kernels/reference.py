@@ -34,6 +34,24 @@ def grid_sample_3d(volume: Tensor, grid: Tensor, *, padding_mode: str = "zeros",
     return _sample(volume_n, grid, padding_mode, align_corners).to(volume.dtype)
 
 
+def grid_sample_3d_backward(
+    grad: Tensor, volume: Tensor, grid: Tensor, padding_mode: str, align_corners: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `grid_sample_3d` for its volume (summed where it is shared) and its grid.
+
+    Args:
+        grad: gradient of the output, [N, C, D', H', W']; the rest as given to `grid_sample_3d`.
+    """
+    grid = grid if volume.dtype == torch.float64 else grid.float()
+    grid = grid.expand(grad.shape[0], *grid.shape[1:])
+    wide = volume.to(grid.dtype).expand(grad.shape[0], *volume.shape[1:])
+    padding = {"zeros": 0, "border": 1}[padding_mode]
+    grad_volume, grad_grid = torch.ops.aten.grid_sampler_3d_backward(
+        grad.to(grid.dtype).contiguous(), wide, grid, 0, padding, align_corners, [True, True]
+    )
+    return _to_batch(grad_volume, volume.shape[0]), grad_grid
+
+
 def warp_grid(
     size: tuple[int, int, int], theta: Tensor | None, flow: Tensor | None, order: str, align_corners: bool
 ) -> Tensor:
@@ -43,6 +61,8 @@ def warp_grid(
     axes = []
     for n in size:
         ends = 1.0 if align_corners else 1.0 - 1.0 / n
+        # a single sample lies in the middle, as `vasa.geometry.identity_grid` has it
+        ends = ends if n > 1 else 0.0
         axes.append(torch.linspace(-ends, ends, n, dtype=dtype, device=source.device))
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)[None]  # [1, D, H, W, 3]
     field = flow.to(dtype) if flow is not None else None
@@ -120,6 +140,54 @@ def warp_volume(
     return moved
 
 
+def warp_grid_backward(
+    grad: Tensor, size: tuple[int, int, int], theta: Tensor | None, flow: Tensor | None, order: str, align_corners: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of `warp_grid`.
+
+    Args:
+        grad: gradient of the positions, [N, D, H, W, 3]; the rest as given to `warp_grid`.
+
+    Returns:
+        Gradients of theta and flow, each in the shape and dtype of its tensor; None for None.
+    """
+    field = flow.to(grad.dtype) if flow is not None else None
+    grad_field = None
+    if order == "flow_then_rigid":
+        points = warp_grid(
+            size, None, field if field is not None else grad.new_zeros(1, 3, *size), order, align_corners
+        )
+        grad_points = torch.matmul(grad, theta[:, None, None, :, :3].to(grad.dtype)) if theta is not None else grad
+        if field is not None:
+            grad_field = _to_batch(grad_points.movedim(-1, 1), field.shape[0])
+            if field.shape[2:] != torch.Size(size):
+                grad_field = torch.ops.aten.upsample_trilinear3d_backward(
+                    grad_field.contiguous(), list(size), list(field.shape), align_corners
+                )
+    else:
+        points = warp_grid(size, None, grad.new_zeros(1, 3, *size), "flow_then_rigid", align_corners)
+        if field is not None:
+            n = grad.shape[0]
+            moved = _affine(points, theta, grad.dtype).expand(n, *size, 3)
+            upstream = grad.movedim(-1, 1).contiguous()
+            grad_field, through = torch.ops.aten.grid_sampler_3d_backward(
+                upstream, field.expand(n, *field.shape[1:]), moved, 0, 1, align_corners, [True, True]
+            )
+            grad_field, grad = _to_batch(grad_field, field.shape[0]), grad + through
+    grad_theta = None
+    if theta is not None:
+        ones = points.new_ones(()).expand(*points.shape[:-1], 1)
+        homogeneous = torch.cat([points, ones], dim=-1).flatten(1, 3)  # [N or 1, P, 4]
+        grad_theta = torch.matmul(grad.flatten(1, 3).transpose(1, 2), homogeneous)
+        grad_theta = _to_batch(grad_theta, theta.shape[0]).to(theta.dtype)
+    return grad_theta, grad_field.to(flow.dtype) if grad_field is not None else None
+
+
+def _to_batch(grad: Tensor, n: int) -> Tensor:
+    # a tensor that all samples share gathers their gradients
+    return grad.sum(0, keepdim=True) if grad.shape[0] != n else grad
+
+
 def short_attention(
     q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, key_lengths: Tensor | None = None,
     scale: float | None = None,
@@ -156,29 +224,74 @@ def group_norm_silu(
     Returns:
         Same shape and dtype as x.
     """
-    y = F.group_norm(x, num_groups, weight, bias, eps)
-    if scale is not None:
-        tail = (1,) * (x.dim() - 2)
-        y = y * (1 + scale.reshape(*scale.shape, *tail)) + shift.reshape(*shift.shape, *tail)
-    return F.silu(y)
+    if scale is None:
+        return F.silu(F.group_norm(x, num_groups, weight, bias, eps), inplace=not torch.is_grad_enabled())
+    tail = (1,) * (x.dim() - 2)
+    if torch.is_grad_enabled():
+        y = F.group_norm(x, num_groups, weight, bias, eps)
+        return F.silu(y * (1 + scale.reshape(*scale.shape, *tail)) + shift.reshape(*shift.shape, *tail))
+    # both affine maps are one, which saves passes over memory; for one sample even that one is the norm's own
+    factor = 1 + scale if weight is None else weight * (1 + scale)
+    offset = shift if bias is None else torch.addcmul(shift, bias, 1 + scale)
+    if x.shape[0] == 1:
+        return F.silu(F.group_norm(x, num_groups, factor[0], offset[0], eps), inplace=True)
+    y = F.group_norm(x, num_groups, None, None, eps)
+    y = torch.addcmul(offset.reshape(*offset.shape, *tail), y, factor.reshape(*factor.shape, *tail))
+    return F.silu(y, inplace=True)
 
 
-def guided_x0_step(
-    predictions: Tensor, weights: Tensor, x_t: Tensor, alpha_bar_t: float, alpha_bar_s: float
+def residual_layer_norm(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5
 ) -> tuple[Tensor, Tensor]:
-    """Guidance (VASA-1, Eq. 2) and one deterministic DDIM step in one pass.
+    """(x + y, layer_norm(x + y)): what a transformer layer hands on and what its next half reads.
 
-    x_0 = sum_r w_r X_r;  eps = (x_t - sqrt(a_t) x_0) / sqrt(1 - a_t);  x_s = sqrt(a_s) x_0 + sqrt(1 - a_s) eps
+    Args:
+        x, y: [..., D], one shape and dtype.
+        weight, bias: [D].
+    """
+    total = x + y
+    return total, F.layer_norm(total, total.shape[-1:], weight, bias, eps)
+
+
+def ddim_coefficients(alpha_bar_t: float, alpha_bar_s: float) -> tuple[float, float, float, float]:
+    """(sqrt a_t, 1 / sqrt(1 - a_t), sqrt a_s, sqrt(1 - a_s)) of one deterministic step from level a_t to a_s.
+
+    >>> ddim_coefficients(0.75, 1.0)
+    (0.8660254037844386, 2.0, 1.0, 0.0)
+    """
+    noise = max(1.0 - alpha_bar_t, 1e-12) ** 0.5
+    return alpha_bar_t**0.5, 1.0 / noise, alpha_bar_s**0.5, max(1.0 - alpha_bar_s, 0.0) ** 0.5
+
+
+def guided_step(
+    predictions: Tensor, weights: Tensor, x_t: Tensor, coefficients: Tensor,
+    low: Tensor | None = None, high: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Guidance (VASA-1, Eq. 2), clamping and one deterministic DDIM step in one pass.
+
+    x_0 = clamp(sum_r w_r X_r);  eps = (x_t - sqrt(a_t) x_0) / sqrt(1 - a_t);  x_s = sqrt(a_s) x_0 + sqrt(1 - a_s) eps
 
     Args:
         predictions: x_0 predictions of the guidance rows, [R, N, T, M].
         weights: row weights, [R], which sum to 1: (1 + sum lambda, -lambda_1, ...).
         x_t: noisy motion, [N, T, M].
-        alpha_bar_t, alpha_bar_s: cumulative signal levels now and after the step.
+        coefficients: `ddim_coefficients` as a tensor, [4].
+        low, high: range of x_0 per channel, [M]; None for none.
 
     Returns:
-        (x_0, x_s), each [N, T, M].
+        (x_0, x_s), each [N, T, M] in the dtype of x_t.
     """
-    x_0 = torch.einsum("r,rntm->ntm", weights.to(predictions.dtype), predictions)
-    eps = (x_t - alpha_bar_t**0.5 * x_0) / max(1.0 - alpha_bar_t, 1e-12) ** 0.5
-    return x_0, alpha_bar_s**0.5 * x_0 + (1.0 - alpha_bar_s) ** 0.5 * eps
+    x_0 = torch.einsum("r,rntm->ntm", weights.to(predictions), predictions)
+    if low is not None:
+        x_0 = torch.maximum(torch.minimum(x_0, high.to(x_0)), low.to(x_0))
+    now, noise, then, rest = coefficients.to(x_t).unbind()
+    x_0 = x_0.to(x_t.dtype)
+    return x_0, then * x_0 + rest * ((x_t - now * x_0) * noise)
+
+
+def guided_x0_step(
+    predictions: Tensor, weights: Tensor, x_t: Tensor, alpha_bar_t: float, alpha_bar_s: float
+) -> tuple[Tensor, Tensor]:
+    """`guided_step` between two signal levels given as numbers."""
+    coefficients = torch.tensor(ddim_coefficients(alpha_bar_t, alpha_bar_s), dtype=torch.float64, device=x_t.device)
+    return guided_step(predictions, weights, x_t, coefficients)

@@ -1,0 +1,184 @@
+"""The runtime gives the same frames on every path, and goes on with less where the memory is too small."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from vasa import Controls, Vasa, graphs
+from vasa.graphs import Graphed
+from vasa.kernels import use_backend
+from vasa.latents import Motion
+
+TINY = Path(__file__).parent / "data" / "tiny"
+FRAMES = 5
+
+
+@pytest.fixture(scope="module")
+def vasa():
+    return Vasa.from_pretrained(TINY, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def face(vasa):
+    return vasa.encode(torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.fixture(scope="module")
+def motion(vasa):
+    draw = torch.Generator().manual_seed(1)
+    return Motion(0.1 * torch.randn(FRAMES, 6, generator=draw), 0.3 * torch.rand(FRAMES, 59, generator=draw))
+
+
+@torch.inference_mode()
+def plain_frames(vasa, face, motion):
+    return vasa.models.face.decode(face, motion.head_pose, motion.facial_dynamics).image.clamp(0, 1)
+
+
+def frames(vasa, face, motion, **options):
+    return torch.cat(list(vasa.decode(face, motion, **options)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_frames_are_those_of_the_model_at_any_batch_size(vasa, face, motion, batch_size):
+    got = list(vasa.decode(face, motion, batch_size=batch_size))
+    assert max(len(g) for g in got) == min(batch_size, FRAMES)
+    assert torch.allclose(torch.cat(got), plain_frames(vasa, face, motion), atol=1e-4)
+
+
+def test_triton_kernels_give_the_same_frames_and_the_same_motion(vasa, face, motion, monkeypatch):
+    from vasa.kernels import launch
+
+    if not launch.interpreting():
+        pytest.skip("needs Triton's interpreter")
+    monkeypatch.setenv("VASA_KERNELS_STRICT", "1")
+    waveform = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(2))
+    few, motion = Controls(steps=2), Motion(motion.head_pose[:1], motion.facial_dynamics[:1])
+    with use_backend("torch"):
+        plain = frames(vasa, face, motion), vasa.generate(waveform, face, few).vectors
+    with use_backend("triton"):
+        fast = frames(vasa, face, motion), vasa.generate(waveform, face, few).vectors
+    for got, exact in zip(fast, plain, strict=True):
+        assert not torch.equal(got, exact), "the kernels were not used"
+        assert torch.allclose(got, exact, atol=2e-3 if got is fast[1] else 1e-4)
+
+
+def test_half_precision_is_near(face, motion):
+    half = Vasa.from_pretrained(TINY, device="cpu", precision="bf16")
+    exact = plain_frames(half, face, motion)
+    assert (frames(half, face, motion) - exact).abs().mean() < 0.02
+
+
+def test_changed_weights_are_noticed(face, motion):
+    own = Vasa.from_pretrained(TINY, device="cpu", precision="fp32")
+    before = frames(own, face, motion)
+    with torch.no_grad():
+        own.models.face.decoder.head.bias.add_(1.0)
+    after = frames(own, face, motion)
+    assert not torch.allclose(before, after, atol=1e-3)
+    assert torch.allclose(after, plain_frames(own, face, motion), atol=1e-4)
+
+
+def test_too_little_memory_halves_the_batch_and_says_so(vasa, face, motion, monkeypatch):
+    own = Vasa(vasa.models, vasa.device, vasa.dtype)
+    real, sizes = own.renderer._pictures, []
+
+    def small(head_pose, *rest):
+        sizes.append(len(head_pose))
+        if len(head_pose) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(head_pose, *rest)
+
+    monkeypatch.setattr(own.renderer, "_pictures", small)
+    with pytest.warns(RuntimeWarning, match="going on with 2"):
+        got = frames(own, face, motion, batch_size=5)
+    assert sizes == [5, 2, 2, 1]
+    assert torch.allclose(got, plain_frames(vasa, face, motion), atol=1e-4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frames(own, face, motion, batch_size=5)  # it remembers
+
+
+def test_memory_for_not_even_one_frame_is_an_error(vasa, face, motion, monkeypatch):
+    own = Vasa(vasa.models, vasa.device, vasa.dtype)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(own.renderer, "_pictures", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        frames(own, face, motion, batch_size=1)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Recording on the CPU: a replay runs the function again on the fixed buffers."""
+    made = []
+
+    def record(function, inputs):
+        outputs = tuple(out.clone() for out in function(*inputs))
+        made.append(inputs)
+
+        def replay():
+            for to, value in zip(outputs, function(*inputs), strict=True):
+                to.copy_(value)
+
+        return replay, outputs
+
+    monkeypatch.setattr(graphs, "record", record)
+    monkeypatch.setattr(graphs, "graphs_wanted", lambda tensors: True)
+    return made
+
+
+def test_a_replay_sees_new_values_and_one_recording_serves_a_shape(recorded):
+    double = Graphed(lambda x, y: (2 * x if y is None else 2 * x + y,), "doubling")
+    for value in (1.0, 2.0):
+        assert double(torch.full((3,), value), None)[0].tolist() == [2 * value] * 3
+    assert len(recorded) == 1
+    double(torch.ones(4), None)
+    double(torch.ones(3), torch.ones(3))
+    assert len(recorded) == 3
+    double.forget()
+    double(torch.ones(3), None)
+    assert len(recorded) == 4
+
+
+def test_an_output_that_comes_back_as_input_is_read_again(recorded):
+    step = Graphed(lambda x, by: (x + by,), "counting")
+    x, by = torch.zeros(2), torch.ones(2)
+    for _ in range(4):
+        (x,) = step(x, by)
+    assert x.tolist() == [4.0, 4.0]
+
+
+def test_recorded_paths_give_the_same_motion_and_frames(vasa, face, motion, recorded):
+    own = Vasa(vasa.models, vasa.device, vasa.dtype)
+    waveform = 0.1 * torch.randn(24_000, generator=torch.Generator().manual_seed(2))
+    few = Controls(steps=2)
+    got = own.generate(waveform, face, few).vectors, frames(own, face, motion, batch_size=2)
+    assert len(recorded) >= 3, "motion, full batches and the rest"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "graphs_wanted", lambda tensors: False)
+        exact = own.generate(waveform, face, few).vectors, plain_frames(vasa, face, motion)
+    assert torch.allclose(got[0], exact[0], atol=1e-5)
+    assert torch.allclose(got[1], exact[1], atol=1e-4)
+
+
+def test_what_cannot_be_recorded_runs_plainly_and_says_so_once(recorded, monkeypatch):
+    def refuse(function, inputs):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(graphs, "record", refuse)
+    double = Graphed(lambda x: (2 * x,), "doubling")
+    with pytest.warns(RuntimeWarning, match="doubling could not be recorded"):
+        assert double(torch.ones(2))[0].tolist() == [2.0, 2.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert double(torch.ones(2))[0].tolist() == [2.0, 2.0]
+
+
+def test_nothing_is_recorded_off_cuda_or_against_the_users_will(monkeypatch):
+    assert not graphs.graphs_wanted((torch.ones(2),))
+    monkeypatch.setenv("VASA_GRAPHS", "0")
+    assert not graphs.graphs_wanted((torch.empty(2, device="meta"), None))

@@ -1,0 +1,1 @@
+"""Speed measurements: correctness first, then timing, contestants interleaved."""
