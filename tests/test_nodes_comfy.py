@@ -1,0 +1,287 @@
+"""The pack as ComfyUI loads it: a folder of any name, imported by path, against a stand-in for ComfyUI's modules."""
+
+import asyncio
+import importlib.util
+import os
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from vasa.nodes import core_video, describe, schema
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ROOT / "tests" / "data" / "tiny"
+NAME = "/somewhere/custom_nodes/any_x_name"
+
+
+class Interrupted(BaseException):
+    """What ComfyUI raises when the user presses Stop: no Exception, so that nothing swallows it."""
+
+
+class Patcher:
+    """A ModelPatcher that remembers what it was given."""
+
+    def __init__(self, model, load_device, offload_device):
+        self.model, self.load_device, self.offload_device = model, load_device, offload_device
+
+
+class Comfy:
+    """Folders and switches of the stand-in, and what the pack did with them."""
+
+    def __init__(self, base):
+        self.base, self.stopped, self.loaded, self.bars = base, False, [], []
+        self.dtype, self.device = torch.float32, torch.device("cpu")
+        for name in ("input", "output", "temp", "models"):
+            (base / name).mkdir()
+
+    def modules(self):
+        paths = types.ModuleType("folder_paths")
+        paths.models_dir = str(self.base / "models")
+        paths.folder_names_and_paths = {}
+        for kind in ("input", "output", "temp"):
+            setattr(paths, f"get_{kind}_directory", lambda kind=kind: str(self.base / kind))
+
+        def add_model_folder_path(name, path):
+            paths.folder_names_and_paths.setdefault(name, ([], set()))[0].append(path)
+
+        def annotated_filepath(name):
+            for kind in ("input", "output", "temp"):
+                if name.endswith(f" [{kind}]"):
+                    return name[: -len(kind) - 3], str(self.base / kind)
+            return name, None
+
+        paths.add_model_folder_path, paths.annotated_filepath = add_model_folder_path, annotated_filepath
+        paths.get_folder_paths = lambda name: paths.folder_names_and_paths[name][0]
+
+        management = types.ModuleType("comfy.model_management")
+        management.get_torch_device = lambda: self.device
+        management.unet_offload_device = lambda: torch.device("cpu")
+        management.intermediate_device = lambda: torch.device("cpu")
+        management.intermediate_dtype = lambda: self.dtype
+        management.unet_dtype = lambda device, parameters, supported_dtypes: supported_dtypes[0]
+        management.load_models_gpu = lambda models, memory_required: self.loaded.append((models, memory_required))
+
+        def throw_exception_if_processing_interrupted():
+            if self.stopped:
+                raise Interrupted
+
+        management.throw_exception_if_processing_interrupted = throw_exception_if_processing_interrupted
+        patcher, tools = types.ModuleType("comfy.model_patcher"), types.ModuleType("comfy.utils")
+        patcher.ModelPatcher = Patcher
+        comfy_self = self
+
+        class ProgressBar:
+            def __init__(self, total):
+                self.total, self.updates = total, []
+                comfy_self.bars.append(self)
+
+            def update_absolute(self, value, total, preview):
+                self.updates.append((value, total, preview))
+
+        tools.ProgressBar = ProgressBar
+        comfy = types.ModuleType("comfy")
+        comfy.model_management, comfy.model_patcher, comfy.utils = management, patcher, tools
+        latest = types.ModuleType("comfy_api.latest")
+        latest.io, latest.ui, latest.ComfyExtension = schema.io, schema.ui, schema.ComfyExtension
+        latest.InputImpl = types.SimpleNamespace(VideoFromFile=core_video.VideoFromFile)
+        return {
+            "folder_paths": paths, "comfy": comfy, "comfy.model_management": management, "comfy.utils": tools,
+            "comfy.model_patcher": patcher, "comfy_api": types.ModuleType("comfy_api"), "comfy_api.latest": latest,
+        }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def comfy(tmp_path_factory):
+    """ComfyUI's modules for this file, taken away again behind it."""
+    one = Comfy(tmp_path_factory.mktemp("comfy"))
+    before = dict(sys.modules)
+    sys.modules.update(one.modules())
+    yield one
+    for name in set(sys.modules) - set(before):
+        if name.startswith(NAME) or name in one.modules():
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def pack(comfy):
+    """The root of the repository, imported as ComfyUI imports a custom node."""
+    spec = importlib.util.spec_from_file_location(NAME, ROOT / "__init__.py")
+    root = importlib.util.module_from_spec(spec)
+    sys.modules[NAME] = root
+    spec.loader.exec_module(root)
+    assert not [name for name in sys.modules if name.startswith(f"{NAME}.")], (
+        "nothing is imported before it is asked for"
+    )
+    extension = asyncio.run(root.comfy_entrypoint())
+    nodes = asyncio.run(extension.get_node_list())
+    return types.SimpleNamespace(
+        root=root,
+        nodes={cls.GET_SCHEMA().node_id: cls for cls in nodes},
+        host=sys.modules[f"{NAME}.nodes.comfy_host"],
+        comfy=comfy,
+    )
+
+
+@pytest.fixture
+def free(pack):
+    """The stand-in with its switches as they were."""
+    pack.comfy.stopped, pack.comfy.dtype, pack.comfy.device = False, torch.float32, torch.device("cpu")
+    pack.comfy.loaded.clear()
+    pack.comfy.bars.clear()
+    return pack.comfy
+
+
+def run(pack, name, **inputs):
+    return pack.nodes[name].execute(**inputs)
+
+
+@pytest.fixture
+def model(pack, free):
+    target = free.base / "models" / "vasa" / "small"
+    if not target.exists():
+        os.symlink(TINY, target)
+    return run(pack, "VASA_LoadModel", model="small", precision="fp32")[0]
+
+
+@pytest.fixture
+def face(pack, model):
+    return run(pack, "VASA_EncodeFace", model=model, portrait=torch.rand(1, 64, 64, 3))[0][0]
+
+
+def motion(pack, model, face, steps=1, frames=10):
+    sound = {"waveform": torch.zeros(1, 1, frames * 640), "sample_rate": 16000}
+    features = run(pack, "VASA_AudioFeatures", model=model, audio=sound, start_time=0.0, duration=0.0)[0]
+    return run(
+        pack, "VASA_MotionDiffusion", model=model, face=face, audio_features=features, seed=0, steps=steps,
+        cfg_audio=0.5, cfg_gaze=1.0, cfg_distance=0.0, cfg_emotion=0.0, sampler="ddim",
+    )[0]  # fmt: skip
+
+
+def test_the_pack_loads_under_any_name_with_its_own_engine(pack):
+    assert set(pack.nodes) == set(describe.schemas())
+    assert f"{NAME}.vasa.pipeline" in sys.modules, "the engine beside the nodes, not an installed one"
+    assert pack.root.WEB_DIRECTORY == "./web" and (ROOT / "web" / "vasa.js").is_file()
+
+
+def test_weights_are_found_in_the_models_folder(pack, model, free):
+    assert (free.base / "models" / "vasa").is_dir(), "made at start, so that users find where weights belong"
+    assert pack.nodes["VASA_LoadModel"].define_schema().input("model").settings["options"][0] == "vasa-mini"
+    assert model.name == "small" and model.engine.size == 64
+
+
+def test_weights_are_handed_to_model_management(pack, model, face, free):
+    free.loaded.clear()
+    made = motion(pack, model, face)
+    run(pack, "VASA_DecodeFrames", model=model, face=face, motion=made, batch_size=4, mark=False)
+    assert all(managed == [model.managed] for managed, _ in free.loaded) and len(free.loaded) == 2
+    memory = [needed for _, needed in free.loaded]
+    assert memory[1] == 4 * memory[0] > 0, "more memory is asked for where more pictures are decoded at a time"
+    parts = dict(model.managed.model.named_children())
+    assert {"face", "motion", "audio"} <= set(parts)
+    assert parts["face"] is model.engine.models.face, "the very modules that compute, so that they really move"
+
+
+def test_the_engine_follows_its_weights(pack, model, free):
+    model.managed.load_device = torch.device("meta")
+    with model.on_device() as engine:
+        assert engine.device == torch.device("meta")
+
+
+@pytest.mark.parametrize(
+    "asked, device, chosen",
+    [("auto", "cuda", "bf16"), ("fp16", "cuda", "fp16"), ("auto", "cpu", "auto"), ("auto", "privateuseone", "fp32")],
+)
+def test_precision_is_what_comfyui_thinks_the_device_can_do(pack, asked, device, chosen):
+    assert pack.host.COMFYUI.precision(asked, torch.device(device), 10**7) == chosen
+
+
+def test_a_precision_that_the_device_cannot_do_is_refused(pack):
+    with pytest.raises(ValueError, match="cannot be computed on privateuseone.*fp32"):
+        pack.host.COMFYUI.precision("bf16", torch.device("privateuseone"), 10**7)
+
+
+def test_progress_counts_every_step_and_shows_frames(pack, model, face, free):
+    made = motion(pack, model, face, steps=3, frames=20)
+    assert [value for value, total, _ in free.bars[-1].updates] == [0, 1, 2, 3]
+    run(pack, "VASA_DecodeFrames", model=model, face=face, motion=made, batch_size=0, mark=False)
+    updates = free.bars[-1].updates
+    assert [value for value, _, _ in updates] == list(range(21)) and {total for _, total, _ in updates} == {20}
+    shown = [(value, preview) for value, _, preview in updates if preview]
+    assert [value for value, _ in shown] == [8, 16]
+    kind, picture, side = shown[0][1]
+    assert kind == "JPEG" and picture.size == (64, 64) and side == 512
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_stop_works_within_one_step_and_one_frame(pack, model, face, free, after, monkeypatch):
+    made = motion(pack, model, face)
+    counts = []
+    original = pack.host.comfy.utils.ProgressBar.update_absolute
+
+    def counting(bar, value, total, preview):
+        counts.append(value)
+        free.stopped = value == after
+        original(bar, value, total, preview)
+
+    monkeypatch.setattr(pack.host.comfy.utils.ProgressBar, "update_absolute", counting)
+    with pytest.raises(Interrupted):
+        motion(pack, model, face, steps=50)
+    assert counts[-1] == after
+    free.stopped = False
+    with pytest.raises(Interrupted):
+        run(pack, "VASA_DecodeVideo", model=model, face=face, motion=made, batch_size=0, mark=False)
+    assert counts[-1] == after and not list((free.base / "temp").iterdir()), "a stopped video leaves no file"
+    free.stopped = False
+
+
+def test_pictures_travel_in_the_precision_that_comfyui_wants(pack, model, face, free):
+    free.dtype = torch.float16
+    made = motion(pack, model, face)
+    frames = run(pack, "VASA_DecodeFrames", model=model, face=face, motion=made, batch_size=0, mark=True)[0]
+    assert frames.dtype == torch.float16 and torch.isfinite(frames).all()
+
+
+def test_videos_pass_on_as_temporary_files(pack, model, face, free):
+    made = motion(pack, model, face)
+    video = run(pack, "VASA_DecodeVideo", model=model, face=face, motion=made, batch_size=0, mark=True)[0]
+    assert Path(video.get_stream_source()).parent == free.base / "temp"
+
+
+def test_motions_go_to_the_output_folder_and_no_further(pack, model, face, free):
+    made = motion(pack, model, face)
+    run(pack, "VASA_SaveMotion", motion=made, filename_prefix="motion/a")
+    assert (free.base / "output" / "motion" / "a_00001_.safetensors").is_file()
+    options = pack.nodes["VASA_LoadMotion"].define_schema().input("motion_file").settings["options"]
+    assert options == ["motion/a_00001_.safetensors [output]"]
+    assert len(run(pack, "VASA_LoadMotion", motion_file=options[0])[0]) == 10
+    for name in ("../a", "/tmp/a", "motion/../../a"):
+        with pytest.raises(ValueError, match="leads out of its folder"):
+            run(pack, "VASA_SaveMotion", motion=made, filename_prefix=name)
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/etc/passwd", "../x.png [output]", "../x.png [temp]", "x/../../x.png"])
+def test_files_that_a_workflow_names_stay_in_their_folders(pack, free, name):
+    (free.base / "x.png").write_bytes(b"secret")
+    assert "leads out of its folder" in pack.nodes["VASA_LoadPortrait"].validate_inputs(name)
+    assert "leads out of its folder" in pack.nodes["VASA_LoadSpeech"].validate_inputs(name)
+
+
+def test_samples_need_no_upload(pack):
+    for name, field, sample in (
+        ("VASA_LoadPortrait", "portrait", "portrait.png [sample]"),
+        ("VASA_LoadSpeech", "audio", "speech.wav [sample]"),
+    ):
+        assert sample in pack.nodes[name].define_schema().input(field).settings["options"]
+        assert pack.nodes[name].validate_inputs(sample) is True
+
+
+def test_a_changed_file_runs_its_loader_again(pack, free):
+    path = free.base / "input" / "a.png"
+    path.write_bytes(b"one")
+    prints = [pack.nodes["VASA_LoadPortrait"].fingerprint_inputs(portrait="a.png", crop="face")]
+    path.write_bytes(b"two")
+    prints.append(pack.nodes["VASA_LoadPortrait"].fingerprint_inputs(portrait="a.png", crop="face"))
+    assert prints[0] != prints[1]
