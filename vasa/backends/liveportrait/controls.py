@@ -1,0 +1,121 @@
+"""What the user asks for, done to LivePortrait's motion: the generators know of speech alone.
+
+Poses are shaped as everywhere (`vasa.motion.shape`); eyes, lids, mouth and the rest of the face are moved by their
+keypoints. Every frame is changed by its own controls alone, so that pieces of a stream equal the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ...controls import ControlCurves, Controls, Track
+from ...errors import InputError
+from ...latents import FaceLatents, Motion
+from ...motion.shape import shape
+from .keypoints import EYES, LEFT_BALL, LEFT_LID, LIPS, RIGHT_BALL, RIGHT_LID
+
+BALL_PER_DEGREE = (0.26e-3, 0.28e-3)
+"""How far eyeball keypoints move for a degree of (yaw, pitch): the ratios Ditto keeps the gaze steady by."""
+_TOWARDS, _AWAY = 1.0, 0.7
+"""The eye that turns towards the temple moves more than the one that turns towards the nose."""
+_LID_SHARE = 0.15
+"""Upper lids follow the eyeball by this share."""
+CLOSED_BALL, CLOSED_LID = 0.019, -0.0045
+"""Vertical movement of eyeball and lid keypoints from open to shut eyes, measured in the driving templates that are
+published with the code (slope over the eye's opening times 0.42, the opening of an open eye)."""
+
+_NO_EMOTION = (
+    "emotion was asked for, but this motion generator is conditioned on speech alone; leave emotion out, or use "
+    "expression for stronger or weaker expressions"
+)
+
+
+def check_controls(controls: Controls) -> None:
+    """Raise InputError where something is asked for that nothing here can do.
+
+    Raises:
+        InputError: naming the control.
+    """
+    moods = [key.value for key in controls.emotion.keys] if isinstance(controls.emotion, Track) else [controls.emotion]
+    if any(weight > 0 for mood in moods for name, weight in mood.items() if name != "neutral"):
+        raise InputError(_NO_EMOTION)
+    for name, scale in controls.guidance.items():
+        if name not in ("audio", "gaze") and scale > 0:
+            raise InputError(
+                f"guidance {name} has no effect with this motion generator, which is conditioned on speech alone; "
+                "leave it out"
+            )
+
+
+def shaped(motion: Motion, curves: ControlCurves, face: FaceLatents, start: int = 0) -> Motion:
+    """Apply gaze, distance, head pose, expression, mouth and blinks.
+
+    Args:
+        motion: placed on the portrait, [T, ...].
+        curves: controls of these frames, T of them from `start` on.
+        face: the portrait.
+        start: which of the curves' frames is the motion's first.
+
+    Returns:
+        The same motion, bit for bit, where the controls ask for nothing.
+
+    Raises:
+        InputError: an emotion is asked for.
+    """
+    if (curves.emotion[:, 1:] > 0).any():
+        raise InputError(_NO_EMOTION)
+    turned = shape(motion, curves, face, (), start)
+    pose, frames = turned.head_pose, slice(start, start + len(motion))
+
+    def at(curve: Tensor) -> Tensor:
+        return curve[frames].to(pose)
+
+    distance = at(curves.distance)
+    pose = torch.where(distance == 0, pose, torch.cat([pose[:, :5], pose[:, 5:] - distance], dim=-1))
+    own = face.facial_dynamics.to(pose).unflatten(-1, (-1, 3))
+    delta = _scaled(motion.facial_dynamics.unflatten(-1, (-1, 3)), own, at(curves.mouth), at(curves.expression))
+    delta = _blinking(delta, own, at(curves.closure), at(curves.own_blinks))
+    # the eyes make up for every turn of the head that the generator did not know of
+    look = at(curves.gaze) - (turned.head_pose - motion.head_pose)[:, :2]
+    delta = _looking(delta, look)
+    return replace(turned, head_pose=pose, facial_dynamics=delta.flatten(1))
+
+
+def _scaled(delta: Tensor, own: Tensor, mouth: Tensor, expression: Tensor) -> Tensor:
+    """Movement about the portrait's own expression times a factor; mouth, the rest, and never the eyes."""
+    factor = expression[:, :, None].repeat(1, delta.shape[1], 1)
+    factor[:, list(LIPS)] = mouth[:, :, None]
+    factor[:, list(EYES)] = 1.0
+    return torch.where(factor == 1, delta, own + factor * (delta - own))
+
+
+def _blinking(delta: Tensor, own: Tensor, closure: Tensor, kept: Tensor) -> Tensor:
+    """Eyes as generated where `kept` is 1, as in the portrait where it is 0; closed by `closure`."""
+    delta = delta.clone()
+    eyes = list(EYES)
+    delta[:, eyes] = torch.where(kept[:, :, None] == 1, delta[:, eyes], own[:, eyes])
+    for points, far in (((LEFT_BALL, RIGHT_BALL), CLOSED_BALL), ((LEFT_LID, RIGHT_LID), CLOSED_LID)):
+        for point in points:
+            shut = own[:, point, 1] + far
+            # a lid that is already closing does not close further than shut
+            way = (shut - delta[:, point, 1]) * math.copysign(1.0, far)
+            delta[:, point, 1] = delta[:, point, 1] + closure[:, 0] * math.copysign(1.0, far) * way.clamp_min(0)
+    return delta
+
+
+def _looking(delta: Tensor, look: Tensor) -> Tensor:
+    """Turn the eyes by (yaw, pitch) in radians, [T, 2]; positive is the left of the picture, and down."""
+    degrees = look * (180 / math.pi)
+    left, down = degrees[:, 0] * BALL_PER_DEGREE[0], degrees[:, 1] * BALL_PER_DEGREE[1]
+    delta = delta.clone()
+    to_left = left > 0
+    delta[:, LEFT_BALL, 0] -= left * torch.where(to_left, _TOWARDS, _AWAY)
+    delta[:, RIGHT_BALL, 0] -= left * torch.where(to_left, _AWAY, _TOWARDS)
+    for ball, lid in ((LEFT_BALL, LEFT_LID), (RIGHT_BALL, RIGHT_LID)):
+        delta[:, ball, 1] += down
+        delta[:, lid, 1] += down * _LID_SHARE
+    return delta
