@@ -1,5 +1,12 @@
 """Fault matrix rows 15-25: what a speech file may be, and what it must not be."""
 
+import ctypes
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import tracemalloc
 import wave
 from pathlib import Path
 
@@ -10,6 +17,7 @@ import torch
 
 from vasa.errors import InputError
 from vasa.io.audio import iterate_soundtrack, load_audio
+from vasa.io.video import read_video
 
 RATE = 16000
 
@@ -237,6 +245,136 @@ def test_playlists_open_nothing_else(tmp_path, playlist, suffix):
     with pytest.raises(InputError, match="not a readable"):
         load_audio(tmp_path / f"s.{suffix}")
     assert secret.stat().st_atime_ns == before
+
+
+class Watched:
+    """A wav file of which the kernel reports every opening, by whichever library: inotify."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._queue = self._libc.inotify_init1(os.O_NONBLOCK)
+        self._libc.inotify_add_watch(self._queue, os.fsencode(path), 0x20)  # IN_OPEN
+
+    def was_opened(self) -> bool:
+        try:
+            return bool(os.read(self._queue, 4096))
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        os.close(self._queue)
+
+
+class Listener:
+    """A server on this machine that nobody should call."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self.port = self._socket.getsockname()[1]
+
+    def was_called(self) -> bool:
+        try:
+            self._socket.accept()[0].close()
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+PLAYLISTS = {
+    "s.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.0,\n{target}\n#EXT-X-ENDLIST\n",
+    "s.ffconcat": "ffconcat version 1.0\nfile '{target}'\n",
+    "s.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio {port} RTP/AVP 0\n",
+    "s.mpd": "<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011' type='static' "
+    "mediaPresentationDuration='PT1S'><Period><AdaptationSet mimeType='audio/mp4'><Representation id='1' "
+    "bandwidth='1'><BaseURL>{target}</BaseURL></Representation></AdaptationSet></Period></MPD>",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify")
+@pytest.mark.parametrize("where", ["file", "http"])
+@pytest.mark.parametrize("name", PLAYLISTS)
+@pytest.mark.parametrize("suffix", ["", ".wav", ".mp4"])
+def test_playlists_reach_no_other_file_and_no_socket(tmp_path, name, where, suffix):
+    """Row 24, watched from outside: by the kernel for files, by the server that is named for sockets."""
+    secret, server = Watched(write_wav(tmp_path / "secret.wav", tone(1.0))), Listener()
+    try:
+        target = secret.path if where == "file" else f"http://127.0.0.1:{server.port}/s.wav"
+        path = tmp_path / (name + suffix)
+        path.write_text(PLAYLISTS[name].format(target=target, port=server.port))
+        for read in (load_audio, lambda p: list(iterate_soundtrack(p)), lambda p: read_video(p)):
+            with pytest.raises(InputError):
+                read(path)
+        with pytest.raises(InputError):
+            load_audio(f"http://127.0.0.1:{server.port}/s.wav")
+        assert not secret.was_opened() and not server.was_called()
+        if name == "s.ffconcat" and where == "file" and not suffix:
+            # the watch works: what FFmpeg does when it is not kept from it
+            with av.open(str(path), options={"safe": "0"}) as container:
+                next(container.decode(audio=0))
+            assert secret.was_opened()
+    finally:
+        secret.close()
+        server.close()
+
+
+def test_reading_a_playlist_opens_one_file_and_no_socket(tmp_path):
+    """Row 24 again, from inside: Python's own audit events in a process that reads every playlist."""
+    secret = write_wav(tmp_path / "secret.wav", tone(1.0))
+    for name, text in PLAYLISTS.items():
+        (tmp_path / name).write_text(text.format(target=secret, port=9))
+    script = """
+        import sys
+        from vasa.errors import InputError
+        from vasa.io.audio import load_audio
+        seen = []
+        watched = ("open", "socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "urllib.")
+        sys.addaudithook(lambda event, given: seen.append((event, given[0])) if event.startswith(watched) else None)
+        for path in [*sys.argv[1:], "http://127.0.0.1:9/s.wav"]:
+            try:
+                load_audio(path)
+                print("accepted", path)
+            except InputError:
+                pass
+        # importing on the way opens Python files and libraries of its own
+        for event, what in seen:
+            if event != "open" or not str(what).endswith((".py", ".pyc", ".so")):
+                print(event, what)
+    """
+    names = [str(tmp_path / name) for name in PLAYLISTS]
+    child = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *names],
+        text=True,
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        timeout=300,
+    )
+    assert child.returncode == 0, child.stderr
+    assert sorted(set(child.stdout.splitlines())) == sorted(f"open {name}" for name in names)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_soundtrack_is_read_in_constant_memory(tmp_path, suffix):
+    """Row 20: what the second half of a long file needs, the first half needed as well."""
+    path, rate = tmp_path / f"s.{suffix}", 8000
+    sound = np.tile(tone(1.0, rate), 240)
+    write_wav(path, sound, rate) if suffix == "wav" else write_with(path, "flac", sound, rate, "s16")
+    tracemalloc.start()
+    try:
+        samples, peaks = 0, []
+        for block in iterate_soundtrack(path):
+            samples += block.shape[1]
+            if samples > (len(peaks) + 1) * 48000 * 120 - 48000:
+                peaks.append(tracemalloc.get_traced_memory()[1])
+                tracemalloc.reset_peak()
+    finally:
+        tracemalloc.stop()
+    assert samples == pytest.approx(240 * 48000, rel=1e-3)
+    assert len(peaks) == 2 and peaks[1] < peaks[0] + 100_000 and max(peaks) < 2_000_000
 
 
 def test_addresses_are_refused():

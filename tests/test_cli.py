@@ -255,7 +255,7 @@ def test_story_from_files_to_file(capsys, fake, portrait, speech, tmp_path):
     assert manifest["controls"]["seed"] == 7 and manifest["controls"]["steps"] == 3
     assert manifest["controls"]["emotion"] == {"happy": 0.5, "surprised": 0.2}
     assert manifest["controls"]["guidance"] == {"audio": 2.0}
-    assert manifest["controls"]["gaze"] == pytest.approx([np.radians(-10), np.radians(5)])
+    assert manifest["controls"]["gaze"] == [-10.0, 5.0]
     assert manifest["digital_source_type"] == "trainedAlgorithmicMedia"
     assert str(tmp_path) not in str(manifest)
 

@@ -23,7 +23,7 @@ from vasa.metrics import (
 )
 from vasa.metrics.instrument import regression_slope
 from vasa.metrics.people import Talker, blink_of
-from vasa.motion.windows import WindowPlan
+from vasa.motion.plan import WindowPlan
 from vasa.synthetic.person import PARTS
 from vasa.synthetic.phones import VISEME_OF, Segment
 

@@ -1,19 +1,17 @@
 """Laws of the motion generator."""
 
-import math
-
 import pytest
 import torch
 
 from vasa.audio import AudioEncoder
 from vasa.config import TINY
 from vasa.controls import Controls
-from vasa.latents import DYNAMICS, Motion
+from vasa.errors import InputError
 from vasa.motion import diffusion
-from vasa.motion.blinks import blink_closure, with_blinks
 from vasa.motion.conditions import NAMES, Conditions, nothing_empty, random_empty
+from vasa.motion.plan import WindowPlan
 from vasa.motion.transformer import Denoiser
-from vasa.motion.windows import MotionState, WindowPlan, calm, generate, next_window, sound_of
+from vasa.motion.windows import MotionState, calm, next_window, sound_of
 
 K, W, M, A = 10, 50, TINY.motion_dim, 33
 
@@ -131,16 +129,36 @@ def test_dropout_of_conditions_has_the_papers_rates():
         assert drawn[name].float().mean() == pytest.approx(0.5 if name == "previous" else 0.1, abs=0.015)
 
 
-@pytest.mark.parametrize("seconds", [0.2, 1.99, 2.0, 4.7])
-def test_windows_cover_every_frame_once(denoiser, encoder, seconds):
-    frames = math.ceil(seconds * 25)
-    controls = Controls(steps=2, guidance={})
+def window(denoiser, encoder, waveform, state=None, plan=None, controls=None, steps=2, seed=0):
+    controls = controls or Controls(guidance={})
     with torch.inference_mode():
-        pieces = list(
-            generate(denoiser, encoder, torch.randn(round(seconds * 16000)), controls.curves(frames), controls,
-                     frames, WindowPlan(W))
+        return next_window(
+            denoiser, encoder, waveform, lambda frames: controls.curves(len(frames)), state or MotionState(),
+            plan or WindowPlan.full(W), scales=controls.guidance, steps=steps, seed=seed,
         )  # fmt: skip
-    assert sum(p.shape[1] for p in pieces) == frames
+
+
+@pytest.mark.parametrize(
+    "plan", [WindowPlan.full(W), WindowPlan.live(), WindowPlan.live(20, 5), WindowPlan(30, 5, 7, 0)]
+)
+def test_windows_give_every_frame_once_and_hear_no_further_than_they_say(plan):
+    frame = 0
+    while frame < 200:
+        span = plan.span(frame, K)
+        assert span.start + span.known == frame and span.kept >= 1
+        assert span.known + span.kept <= span.length <= W
+        assert span.needs == frame + span.kept + plan.look_ahead
+        assert span.has_past == (span.start >= K)
+        frame += span.kept
+    assert plan.largest(K) <= W
+
+
+@pytest.mark.parametrize(
+    "wrong", [dict(overlap=0), dict(hop=41), dict(hop=0), dict(look_ahead=-1), dict(first=51)], ids=str
+)
+def test_a_plan_that_does_not_add_up_is_refused(wrong):
+    with pytest.raises(InputError):
+        WindowPlan(**wrong)
 
 
 def test_sound_of_a_stretch_does_not_depend_on_what_comes_later(encoder):
@@ -151,32 +169,29 @@ def test_sound_of_a_stretch_does_not_depend_on_what_comes_later(encoder):
     assert torch.equal(short, long)
 
 
-def test_later_sound_leaves_earlier_windows_alone(denoiser, encoder):
-    controls = Controls(steps=2)
+@pytest.mark.parametrize("plan", [WindowPlan.full(W), WindowPlan.live()], ids=["full", "live"])
+def test_sound_beyond_the_look_ahead_leaves_a_window_alone(denoiser, encoder, plan):
     waveform = torch.randn(16000 * 6)
-    changed = waveform.clone()
-    changed[16000 * 4 :] = 0
-    with torch.inference_mode():
-        a, b = (
-            next_window(denoiser, encoder, w, controls.curves(150), controls, MotionState(), WindowPlan(W),
-                        torch.Generator().manual_seed(0))[0]
-            for w in (waveform, changed)
-        )  # fmt: skip
-    assert torch.equal(a, b)
+    known = plan.span(0, K).needs * 640
+    a, b, c = (
+        window(denoiser, encoder, torch.cat([waveform[:n], torch.zeros(16000 * 6 - n)]), plan=plan)[0]
+        for n in (known, 16000 * 6, known - 640)
+    )
+    assert torch.equal(a, b) and not torch.equal(a, c)
 
 
 def test_motion_is_the_seeds(denoiser, encoder):
     waveform = torch.randn(16000 * 3)
+    first, again, other = (window(denoiser, encoder, waveform, seed=seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
 
-    def run(seed):
-        controls = Controls(steps=2, seed=seed)
-        with torch.inference_mode():
-            return torch.cat(
-                list(generate(denoiser, encoder, waveform, controls.curves(75), controls, 75, WindowPlan(W))),
-                1,
-            )
 
-    assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
+def test_noise_belongs_to_the_frame_and_the_seed():
+    noise = diffusion.frame_noise(3, range(100), 40)
+    assert torch.equal(noise[20:30], diffusion.frame_noise(3, range(20, 30), 40))
+    assert noise.mean().abs() < 0.05 and noise.std() == pytest.approx(1, abs=0.03)
+    correlation = torch.corrcoef(torch.cat([noise, diffusion.frame_noise(4, range(100), 40)]))
+    assert (correlation - torch.eye(200)).abs().max() < 0.75, "40 channels: chance gives up to 0.7 among 20,000 pairs"
 
 
 def test_known_frames_stay_and_lead_on(denoiser):
@@ -201,31 +216,13 @@ def test_known_frames_stay_and_lead_on(denoiser):
     assert drawn[:, 10 + diffusion.POSE_FADE :].abs().max() < 1e-4
 
 
-def test_windows_are_counted_as_they_are_drawn(denoiser, encoder):
-    plan = WindowPlan(W)
-    controls = Controls(steps=1, guidance={})
-    for frames in (1, 50, 51, 90, 91, 200):
-        curves = controls.curves(frames)
-        with torch.inference_mode():
-            pieces = generate(denoiser, encoder, torch.zeros(frames * 640), curves, controls, frames, plan)
-            assert len(list(pieces)) == plan.count(frames)
-
-
-def test_blinks_come_at_the_rate_asked_for_and_close_fully():
-    closure = blink_closure(25 * 600, 25.0, 17.0, torch.Generator().manual_seed(0))
-    peaks = (closure[1:-1] > closure[:-2]) & (closure[1:-1] >= closure[2:])
-    assert peaks.sum().item() / 10 == pytest.approx(17, rel=0.2)
-    assert (closure[1:-1][peaks] == 1).float().mean() > 0.95
-    assert (closure > 0).float().mean() < 0.15
-
-
-def test_blinks_touch_the_lids_alone():
-    motion = Motion(torch.zeros(500, 6), torch.zeros(500, 59))
-    blinking = with_blinks(motion, DYNAMICS, 17.0, seed=0)
-    moved = [DYNAMICS[i] for i in (blinking.facial_dynamics != 0).any(0).nonzero()[:, 0].tolist()]
-    assert moved == ["eyeBlink_L", "eyeBlink_R"]
-    assert with_blinks(motion, (), 17.0, seed=0) is motion
-    assert with_blinks(motion, DYNAMICS, 0.0, seed=0) is motion
+def test_windows_are_counted_as_they_are_drawn():
+    for plan in (WindowPlan.full(W), WindowPlan.live()):
+        for frames in (1, 5, 6, 50, 51, 90, 91, 200):
+            frame = windows = 0
+            while frame < frames:
+                frame, windows = frame + plan.span(frame, K).kept, windows + 1
+            assert windows == plan.count(frames)
 
 
 def test_calming_removes_tremor_from_the_pose_alone():

@@ -199,7 +199,7 @@ def test_full_disk_keeps_the_earlier_file(tmp_path):
         """,
         str(tmp_path / "v.mp4"),
     )
-    said, complaint = child.communicate(timeout=60)
+    said, complaint = child.communicate(timeout=300)
     assert f"the disk of the output folder {tmp_path} is full" in said, complaint
     assert (tmp_path / "v.mp4").read_bytes() == b"earlier"
     assert [p.name for p in tmp_path.iterdir()] == ["v.mp4"]
@@ -238,3 +238,15 @@ def test_reading_refuses_what_is_not_a_video(tmp_path):
     ]:
         with pytest.raises(InputError, match=words):
             read_video(path)
+
+
+@pytest.mark.parametrize("size", [(34, 50), (50, 34), (32, 32)])
+def test_colours_keep_their_place_in_any_even_size(tmp_path, size):
+    """Half of 50 rows is odd: a chroma plane then ends in the middle of a row of the luma's length."""
+    width, height = size
+    picture = torch.full((3, height, width), 0.2)
+    picture[0, : height // 2], picture[2, height // 2 :] = 0.9, 0.9
+    with VideoWriter(tmp_path / "v.mp4", size, 25) as writer:
+        writer.write(picture)
+    seen = next(iter(read_video(tmp_path / "v.mp4").frames))
+    assert (seen - picture)[:, 2:-2, 2:-2].abs().mean() < 0.05

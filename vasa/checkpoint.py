@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .audio import AudioEncoder
 from .config import VasaConfig
 from .errors import InputError
+from .face.matte import PersonMatte
 from .face.model import FaceModel
 from .face.reader import FaceReader, ReaderConfig
 from .motion.transformer import Denoiser
@@ -62,6 +63,31 @@ def find(name_or_folder: str | Path) -> Path:
     )
 
 
+def backend_of(name_or_folder: str | Path) -> str:
+    """Which engine a model folder is for, by the headers of its files: "vasa" or "liveportrait".
+
+    Raises:
+        InputError: no such model, or published weights that are not converted yet.
+    """
+    folder = find(name_or_folder)
+    path = folder / "decoder.safetensors"
+    if not path.is_file():
+        if not (folder / "face.safetensors").is_file() and any(folder.rglob("spade_generator.*")):
+            raise InputError(
+                f"{folder} holds published weights, not a model folder; make one with "
+                f"`vasa convert liveportrait {folder} MODEL_FOLDER` and give that"
+            )
+        return "vasa"
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= _MAX_HEADER else b""
+    try:
+        named = json.loads(header)["__metadata__"]["format"]
+    except (ValueError, KeyError, TypeError):
+        return "vasa"
+    return named.partition("/")[0]
+
+
 def load(name_or_folder: str | Path, device: torch.device | str = "cpu") -> Models:
     """Load a model for inference.
 
@@ -87,6 +113,16 @@ def load_reader(folder: Path) -> FaceReader | None:
     """The face reader of a model folder; None if it has none."""
     path = folder / "reader.safetensors"
     return _filled(FaceReader(ReaderConfig()), read_weights(path)[0], path).eval() if path.is_file() else None
+
+
+def load_matte() -> PersonMatte:
+    """The network that tells person from background in any engine's frames; one is shipped, beside vasa-mini.
+
+    Raises:
+        InputError: its file is missing or damaged.
+    """
+    path = PACKAGED / "vasa-mini" / "matte.safetensors"
+    return _filled(PersonMatte(), read_weights(path)[0], path).eval().requires_grad_(False)
 
 
 def _load_audio(config: VasaConfig, folder: Path) -> AudioEncoder:

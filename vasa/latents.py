@@ -69,12 +69,16 @@ class Motion:
         facial_dynamics: [T, E] or [B, T, E].
         fps: frames per second.
         backend: which face model speaks these dynamics, e.g. "vasa".
+        rest: the pose this movement is about, [6]: that of the portrait it was made for, or of a driving video's first
+            frame. `vasa.motion.place.place` turns it into the same movement about another portrait's pose. None: the
+            poses are meant as they are, wherever the portrait's head is.
     """
 
     head_pose: Tensor
     facial_dynamics: Tensor
     fps: float = 25.0
     backend: str = "vasa"
+    rest: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.head_pose.shape[-1] != len(POSE) or self.head_pose.shape[:-1] != self.facial_dynamics.shape[:-1]:
@@ -82,6 +86,8 @@ class Motion:
                 f"expected head_pose [..., 6] and facial_dynamics of the same frames, got "
                 f"{tuple(self.head_pose.shape)} and {tuple(self.facial_dynamics.shape)}"
             )
+        if self.rest is not None and self.rest.shape != (len(POSE),):
+            raise ValueError(f"expected rest [6], got {tuple(self.rest.shape)}")
 
     def __len__(self) -> int:
         return self.head_pose.shape[-2]
@@ -99,6 +105,8 @@ class Motion:
         return torch.cat([self.head_pose, self.facial_dynamics], dim=-1)
 
     @classmethod
-    def from_vectors(cls, vectors: Tensor, fps: float = 25.0, backend: str = "vasa") -> Motion:
+    def from_vectors(
+        cls, vectors: Tensor, fps: float = 25.0, backend: str = "vasa", rest: Tensor | None = None
+    ) -> Motion:
         """Split [..., T, M] into pose (first 6) and dynamics."""
-        return cls(vectors[..., :6].float(), vectors[..., 6:].float(), fps, backend)
+        return cls(vectors[..., :6].float(), vectors[..., 6:].float(), fps, backend, rest)

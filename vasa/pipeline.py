@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,13 +13,18 @@ from torch import Tensor
 
 from . import checkpoint
 from .config import VasaConfig
-from .controls import Controls
+from .controls import ControlCurves, Controls
 from .errors import InputError
-from .geometry import AVERAGE_LOG_SCALE, NECK, rotation
-from .latents import FaceLatents, Motion
-from .motion.blinks import with_blinks
-from .motion.windows import WindowPlan, generate
+from .face.blocks import resize_pictures
+from .latents import DYNAMICS, FaceLatents, Motion
+from .motion.place import generator_rest, place
+from .motion.plan import WindowPlan
+from .motion.shape import shape
+from .runtime import Renderer
+from .stream import Session
 
+_PIECE = 30 * 16_000
+"""Samples that a session is fed at a time, so that an hour of sound is not copied again with every window."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -35,6 +41,7 @@ class Vasa:
         self.models = models
         self.device = device
         self.dtype = dtype
+        self._renderer: Renderer | None = None
 
     @classmethod
     def from_pretrained(
@@ -50,6 +57,10 @@ class Vasa:
         Raises:
             InputError: no such model, damaged weights, a device that is not there, or an unknown precision.
         """
+        if cls is Vasa and checkpoint.backend_of(name_or_folder) == "liveportrait":
+            from .backends.liveportrait.engine import LivePortrait
+
+            return LivePortrait.from_pretrained(name_or_folder, device=device, precision=precision)
         place = pick_device(device)
         dtype = pick_precision(precision, place)
         models = checkpoint.load(name_or_folder, place)
@@ -59,6 +70,16 @@ class Vasa:
             elif isinstance(module, torch.nn.Conv3d):
                 module.to(memory_format=torch.channels_last_3d)
         return cls(models, place, dtype)
+
+    @property
+    def renderer(self) -> Renderer:
+        """What decodes frames, on the present device in the present precision."""
+        if self._renderer is None or (self._renderer.device, self._renderer.dtype) != (self.device, self.dtype):
+            self._renderer = Renderer(self.models.face, self.device, self.dtype)
+        return self._renderer
+
+    backend = "vasa"
+    """Which motion this engine makes and understands, `Motion.backend`."""
 
     @property
     def config(self) -> VasaConfig:
@@ -87,6 +108,40 @@ class Vasa:
         reader = self.models.reader
         pose = reader(picture).head_pose if reader is not None else self.models.face.pose(picture)
         return pose[0].float().cpu()
+
+    @torch.inference_mode()
+    def read_motion(self, frames: Tensor, *, batch_size: int = 16) -> Motion:
+        """Head pose and facial dynamics seen in pictures of a face: what makes a video drive a portrait.
+
+        The face reader reads them where the dynamics code has names (it was trained on the same ones), else the
+        model's own encoders E_pose and E_dyn.
+
+        Args:
+            frames: crops framed like a portrait, [n, 3, S, S] in [0, 1], S = `size`.
+            batch_size: pictures read at a time.
+
+        Returns:
+            n frames at the model's frame rate, on the CPU; `dataclasses.replace` another rate.
+
+        Raises:
+            InputError: another shape.
+        """
+        if frames.dim() != 4 or frames.shape[1:] != (3, self.size, self.size):
+            raise InputError(
+                f"expected frames [n, 3, {self.size}, {self.size}], got {list(frames.shape)}; "
+                "crop them with vasa.io.face.portrait_crop"
+            )
+        reader = self.models.reader if self.config.face.dynamics_names == DYNAMICS else None
+        vectors = [torch.zeros(0, self.config.motion_dim)]
+        for pictures in frames.split(batch_size):
+            pictures = pictures.to(self.device)
+            if reader is not None:
+                seen = reader(resize_pictures(pictures, min(self.size, 256)))
+                pose_and_dynamics = seen.head_pose, seen.dynamics
+            else:
+                pose_and_dynamics = self.models.face.read(pictures)
+            vectors.append(torch.cat(pose_and_dynamics, dim=-1).float().cpu())
+        return Motion.from_vectors(torch.cat(vectors), self.fps, self.backend)
 
     @torch.inference_mode()
     def encode(self, portrait: Tensor) -> FaceLatents:
@@ -128,10 +183,10 @@ class Vasa:
             ceil(seconds * fps) frames.
         """
         controls = controls or Controls()
-        plan = plan or WindowPlan(window=self.config.motion.window)
+        plan = plan or WindowPlan.full(self.config.motion.window)
         seconds = waveform.shape[-1] / self.config.audio.sample_rate
         num_frames = max(1, math.ceil(seconds * self.fps - 1e-6))
-        total = plan.count(num_frames) * controls.steps
+        total = plan.count(num_frames) * (plan.steps or controls.steps)
         done = 0
 
         def step() -> None:
@@ -140,32 +195,51 @@ class Vasa:
             if progress is not None:
                 progress(done, total)
 
-        # float32 whatever the pictures' precision: bf16 motion trembles
-        pieces = generate(
-            self.models.motion, self.models.audio, waveform.to(self.device), controls.curves(num_frames),
-            controls, num_frames, plan, step,
-        )  # fmt: skip
-        vectors = torch.cat(list(pieces), dim=1)[0]
-        motion = with_blinks(
-            Motion.from_vectors(vectors, self.fps), self.config.face.dynamics_names, controls.blinks, controls.seed
-        )
-        return on_shoulders(motion, face.head_pose[0])
+        session = Session(self, face, controls, plan, max_pending=None, progress=step)
+        pieces = []
+        for piece in waveform.split(_PIECE):
+            session.push_audio(piece)
+            pieces += iter(session.pop_motion, None)
+        if not len(waveform):
+            session.push_silence(1)
+        session.flush()
+        pieces += iter(session.pop_motion, None)
+        vectors = torch.cat([piece.vectors for piece in pieces])
+        return Motion.from_vectors(vectors, self.fps, self.backend, pieces[0].rest)
+
+    def placed(self, vectors: Tensor, face: FaceLatents) -> Motion:
+        """What the generator drew, [T, M] in physical units, as motion on the portrait's own shoulders."""
+        return on_shoulders(Motion.from_vectors(vectors, self.fps, self.backend), face.head_pose[0])
+
+    def adopted(self, motion: Motion, face: FaceLatents) -> Motion:
+        """A motion made for another portrait, or read from a video, as movement of this one."""
+        return place(motion, face.head_pose[0], tuple(self.config.face.dynamics_names))
+
+    def shaped(self, motion: Motion, curves: ControlCurves, face: FaceLatents) -> Motion:
+        """Controls that the generator does not know of, done to its motion, placed on the portrait."""
+        return shape(motion, curves, face, tuple(self.config.face.dynamics_names))
 
     @torch.inference_mode()
-    def decode(self, face: FaceLatents, motion: Motion, *, batch_size: int = 8) -> Iterator[Tensor]:
-        """Frames of a motion on a face, [n, 3, S, S] float32 in [0, 1], n <= batch_size, on the CPU.
+    def decode(
+        self, face: FaceLatents, motion: Motion, *, batch_size: int = 8, on_device: bool = False
+    ) -> Iterator[Tensor]:
+        """Frames of a motion on a face, [n, 3, S, S] float32 in [0, 1], n <= batch_size.
+
+        Args:
+            face: the portrait's latents.
+            motion: motion of the same backend.
+            batch_size: frames at a time; fewer, with a warning, where the memory does not suffice.
+            on_device: leave the frames on the model's device instead of bringing them to the CPU.
 
         Raises:
             InputError: the motion belongs to another backend.
         """
-        if motion.backend != "vasa":
-            raise InputError(f"this motion was made for the backend {motion.backend!r}, the model is 'vasa'")
-        for start in range(0, len(motion), batch_size):
-            pose = motion.head_pose[start : start + batch_size].to(self.device)
-            dynamics = motion.facial_dynamics[start : start + batch_size].to(self.device)
-            with self._precision():
-                image = self.models.face.decode(face, pose, dynamics).image
-            yield image.float().clamp(0, 1).cpu()
+        if motion.backend != self.backend:
+            raise InputError(
+                f"this motion was made for the backend {motion.backend!r}, the model is {self.backend!r}; "
+                "render it with the model that made it"
+            )
+        yield from self.renderer.frames(face, motion.head_pose, motion.facial_dynamics, batch_size, on_device)
 
 
 def on_shoulders(motion: Motion, portrait_pose: Tensor) -> Motion:
@@ -178,15 +252,7 @@ def on_shoulders(motion: Motion, portrait_pose: Tensor) -> Motion:
         motion: generated motion.
         portrait_pose: head pose of the portrait, [6].
     """
-    neck = portrait_pose.new_tensor(NECK)
-    rest, scale = math.exp(AVERAGE_LOG_SCALE), portrait_pose[5].exp()
-    pose = motion.head_pose.to(portrait_pose)
-    sway = pose[:, 3:5] + pose[:, 5:].exp() * (rotation(pose[:, :3]) @ neck)[:, :2] - rest * neck[:2]
-    portrait_neck = scale * (rotation(portrait_pose[:3]) @ neck)[:2] + portrait_pose[3:5]
-    angles = pose[:, :3] + portrait_pose[:3]
-    log_s = pose[:, 5:] - AVERAGE_LOG_SCALE + portrait_pose[5]
-    t = portrait_neck + sway * (scale / rest) - log_s.exp() * (rotation(angles) @ neck)[:, :2]
-    return Motion(torch.cat([angles, t, log_s], dim=-1), motion.facial_dynamics, motion.fps, motion.backend)
+    return place(replace(motion, rest=generator_rest(motion.head_pose)), portrait_pose)
 
 
 def pick_device(name: str) -> torch.device:

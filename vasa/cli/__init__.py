@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import InputError
-from . import animate, doctor, evaluate, synth, train
+from . import animate, bench, convert, doctor, evaluate, motion, picture, stream, synth, train, verify, workflow
 from .options import Parser
 
-COMMANDS = (animate, doctor, synth, train, evaluate)
+COMMANDS = (animate, doctor, synth, train, evaluate, workflow, picture, motion, stream, bench, convert, verify)
 INPUT_ERROR, INTERRUPTED = 2, 130
 
 

@@ -64,6 +64,18 @@ def crop(text: str) -> str | tuple[float, float, float]:
     return x, y, size
 
 
+def add_screen_options(parser: argparse.ArgumentParser) -> None:
+    """Where frames are shown: `vasa.screen.Screen`."""
+    parser.add_argument("--paste-back", action="store_true", help="show the frames in the whole picture")
+    parser.add_argument("--no-lock", action="store_true", help="with --paste-back: let the background near move too")
+    parser.add_argument("--alpha", action="store_true", help="cut the person out; write .webm, .mov or a folder of PNG")
+
+
+def screen_options(given: argparse.Namespace) -> dict[str, bool]:
+    """What `add_screen_options` was given, as `vasa.animate`'s arguments."""
+    return {"paste_back": given.paste_back, "lock": not given.no_lock, "alpha": given.alpha}
+
+
 class Progress:
     """One line on a terminal: denoising steps first, then frames."""
 

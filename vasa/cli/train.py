@@ -20,6 +20,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parts = parser.add_subparsers(required=True, metavar="PART")
     for part, what in (
         ("reader", "face reader: pose, landmarks, expression from a crop"),
+        ("matte", "person's matte, which pasting back and alpha use"),
         ("encoders", "head pose and dynamics encoders, which the face model then keeps"),
         ("face", "face encoder, warps and decoder"),
         ("audio", "speech encoder"),
@@ -35,7 +36,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         trainer.add_argument("--batch-size", type=number(1, 65536, int))
         trainer.add_argument("--seed", type=number(0, 2**31 - 1, int), default=0)
         trainer.add_argument("--resume", type=Path, help="weights to start from")
-        if part != "reader":
+        if part not in ("reader", "matte"):
             trainer.add_argument("--config", choices=tuple(CONFIGS), default="vasa-mini")
         if part == "face":
             trainer.add_argument("--size", type=number(32, 1024, int), help="train at this edge, pixels")
@@ -52,8 +53,8 @@ def add(commands: argparse._SubParsersAction) -> None:
             trainer.add_argument("--audio", type=Path, required=True, help="folder written by `vasa train audio`")
         trainer.set_defaults(run=_run_train, part=part)
     export = commands.add_parser("export", help="gather training runs into a model folder")
-    for part in ("face", "audio", "motion", "reader"):
-        export.add_argument(f"--{part}", type=Path, required=part != "reader", metavar="RUN")
+    for part in ("face", "audio", "motion", "reader", "matte"):
+        export.add_argument(f"--{part}", type=Path, required=part not in ("reader", "matte"), metavar="RUN")
     export.add_argument("--config", choices=tuple(CONFIGS), default="vasa-mini")
     export.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
     export.set_defaults(run=_run_export)
@@ -73,6 +74,10 @@ def _run_train(given: argparse.Namespace) -> None:
         from ..training.reader import train_reader
 
         train_reader(given.data, given.out, box, **options)
+    elif given.part == "matte":
+        from ..training.matte import train_matte
+
+        train_matte(given.data, given.out, box, **options)
     elif given.part == "face":
         from ..training.face import FaceLossWeights, train_face
 
@@ -103,5 +108,6 @@ def _run_export(given: argparse.Namespace) -> None:
         audio=given.audio,
         motion=given.motion,
         reader=given.reader,
+        matte=given.matte,
     )
     print(given.out)

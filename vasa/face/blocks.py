@@ -52,11 +52,45 @@ class ResBlock(nn.Module):
         self.norm2 = NormAct(c_out, group_width, code_dim)
         self.conv2 = conv(c_out, c_out, 3, padding=1, bias=False)
         self.skip = conv(c_in, c_out, 1, bias=False) if c_in != c_out else nn.Identity()
+        self.folded: tuple[tuple[int, ...], Tensor] | None = None
+        """Enlarging factors and the weights of `fold`; None where the block computes on enlarged features."""
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         h = self.conv1(self.norm1(x, code))
         h = self.conv2(self.norm2(h, code))
         return self.skip(x) + h
+
+    def enlarged(self, x: Tensor, factors: tuple[int, ...], code: Tensor | None = None) -> Tensor:
+        """forward(nearest-enlarged x): [B, C, H, W] -> [B, C', 2 H, 2 W], or in 3D by each axis' factor, 1 or 2."""
+        if self.folded is None or self.folded[0] != factors:
+            return self(enlarge_nearest(x, factors), code)
+        padding = (1,) * len(factors)
+        transposed = F.conv_transpose2d if len(factors) == 2 else F.conv_transpose3d
+        # mean and variance of enlarged features are those of the features
+        h = transposed(self.norm1(x, code), self.folded[1], stride=factors, padding=padding)
+        h = self.conv2(self.norm2(h, code))
+        return enlarge_nearest(self.skip(x), factors) + h
+
+    def fold(self, factors: tuple[int, ...], dtype: torch.dtype) -> None:
+        """Prepare `enlarged` for these factors: enlarging and the first convolution become one of fewer products.
+
+        A 3-tap convolution of values that each stand twice is a transposed convolution of stride 2 with the taps
+        (w2, w1 + w2, w0 + w1, w0); exact. The weights must not change afterwards; they are stored in `dtype`.
+        """
+        weight = self.conv1.weight.detach().float()
+        for axis, factor in enumerate(factors, start=2):
+            first, middle, last = weight.unbind(axis)
+            taps = [last, middle, first] if factor == 1 else [last, middle + last, first + middle, first]
+            weight = torch.stack(taps, dim=axis)
+        layout = torch.channels_last if len(factors) == 2 else torch.channels_last_3d
+        self.folded = factors, weight.transpose(0, 1).to(dtype).contiguous(memory_format=layout)
+
+
+def enlarge_nearest(x: Tensor, factors: tuple[int, ...]) -> Tensor:
+    """Every value repeated along each axis of space, by its factor."""
+    if set(factors) == {1}:
+        return x
+    return F.interpolate(x, scale_factor=tuple(float(f) for f in factors), mode="nearest")
 
 
 def resize_pictures(pictures: Tensor, size: int) -> Tensor:

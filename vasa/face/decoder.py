@@ -103,20 +103,22 @@ class Decoder(nn.Module):
             x = block(x, code)
         if not self.detail:
             for up in self.ups:
-                x = up(F.interpolate(x, scale_factor=2.0, mode="nearest"), code)
+                x = up.enlarged(x, (2, 2), code)
             image = self._paint(x)
             return Decoded(image, image)
         flow = self._choose(x, source_positions, code)
         for up in self.ups[:-1]:
-            x = up(F.interpolate(x, scale_factor=2.0, mode="nearest"), code)
+            x = up.enlarged(x, (2, 2), code)
         flow = enlarge(flow, x.shape[-1])
         if self.coarse_flow is not None:
             flow = flow + self.coarse_flow(x).float()
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         flow = enlarge(flow, x.shape[-1])
-        seen = sample_picture(resize_pictures(portrait, x.shape[-1]), flow)
+        seen = sample_picture(_resized(portrait, x.shape[-1]), flow)
         shift = flow - identity_grid(flow.shape[2:], flow.device).movedim(-1, 0)
-        x = self.ups[-1](torch.cat([x, seen.to(x.dtype), shift.to(x.dtype)], dim=1), code)
+        # channels-last like the features: of mixed layouts the sum would be plain, and the convolution would turn it
+        added = torch.cat([seen, shift], dim=1).to(x.dtype, memory_format=torch.channels_last)
+        x = self.ups[-1](torch.cat([x, added], dim=1), code)
         fine = F.pixel_shuffle(self.fine_flow(x).float(), self.shuffle)
         flow = enlarge(flow, fine.shape[-1]) + fine
         size = portrait.shape[-1]
@@ -127,8 +129,13 @@ class Decoder(nn.Module):
         if self.gain is not None:
             gain = (_GAIN_RANGE * torch.tanh(self.gain(x).float())).exp()
             warped = warped * enlarge(gain, size)
-        image = mask * warped + (1 - mask) * painted
+        image = torch.lerp(painted, warped, mask)
         return Decoded(image, painted, flow, mask, gain)
+
+    def fold(self, dtype: torch.dtype) -> None:
+        """Make enlarging part of the convolutions behind it; weights must not change afterwards."""
+        for up in self.ups[:-1] if self.detail else self.ups:
+            up.fold((2, 2), dtype)
 
     def _paint(self, x: Tensor) -> Tensor:
         return torch.sigmoid(F.pixel_shuffle(self.head(self.norm(x)), self.shuffle).float())
@@ -151,6 +158,12 @@ def enlarge(flow: Tensor, size: int) -> Tensor:
     if flow.shape[-1] == size:
         return flow
     return F.interpolate(flow, size=(size, size), mode="bilinear", align_corners=True)
+
+
+def _resized(portrait: Tensor, size: int) -> Tensor:
+    """`resize_pictures`, once for a portrait that the whole batch shares."""
+    shared = len(portrait) > 1 and portrait.stride(0) == 0
+    return resize_pictures(portrait[:1] if shared else portrait, size).expand(len(portrait), -1, -1, -1)
 
 
 def sample_picture(picture: Tensor, flow: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import FaceConfig
-from .blocks import NormAct, ResBlock
+from .blocks import NormAct, ResBlock, enlarge_nearest
 
 
 class WarpEmbedding(nn.Module):
@@ -66,11 +66,19 @@ class WarpGenerator(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         code = embedding.mean((-2, -1))
         x = self.start(embedding).unflatten(1, (-1, self.start_depth))
-        for block, (deep, wide) in zip(self.blocks, self.upsamples, strict=True):
-            x = block(x, code)
-            if deep * wide > 1:
-                x = F.interpolate(x, scale_factor=(deep, wide, wide), mode="nearest")
-        return torch.tanh(self.head(self.norm(x)).float())
+        x, factors = self.blocks[0](x, code), self._factors()
+        for block, larger in zip(self.blocks[1:], factors, strict=False):
+            x = block.enlarged(x, larger, code)
+        return torch.tanh(self.head(self.norm(enlarge_nearest(x, factors[-1]))).float())
+
+    def _factors(self) -> list[tuple[int, int, int]]:
+        return [(deep, wide, wide) for deep, wide in self.upsamples]
+
+    def fold(self, dtype: torch.dtype) -> None:
+        """Make enlarging part of the convolutions behind it; weights must not change afterwards."""
+        for block, larger in zip(self.blocks[1:], self._factors(), strict=False):
+            if set(larger) <= {1, 2} and larger != (1, 1, 1):
+                block.fold(larger, dtype)
 
 
 class CanonicalUNet(nn.Module):

@@ -100,6 +100,40 @@ def iterate_soundtrack(path: str | os.PathLike, sample_rate: int = 48000) -> Ite
             yield np.broadcast_to(block, (2, block.shape[1]))
 
 
+def hear(samples: Tensor, sample_rate: int, to: int = 16000) -> LoadedAudio:
+    """Samples already in memory as `load_audio` would give them: mono, resampled, at a usable level.
+
+    Args:
+        samples: in [-1, 1], [C, N]; the channels are averaged.
+        sample_rate: of `samples`, Hz.
+        to: of the result, Hz.
+
+    Returns:
+        ceil(N / sample_rate * to) samples, so that the clip never becomes shorter.
+
+    Raises:
+        InputError: no samples, NaN or infinite ones, under 0.2 s, or a sample rate that is none.
+    """
+    if samples.dim() != 2 or not 1000 <= sample_rate <= 768_000:
+        raise InputError(f"expected samples [C, N] at 1000 to 768000 Hz, got {list(samples.shape)} at {sample_rate} Hz")
+    if samples.shape[1] < MIN_SECONDS * sample_rate:
+        raise InputError(
+            f"the speech holds {samples.shape[1] / sample_rate:.2f} s of sound; at least {MIN_SECONDS} s are needed"
+        )
+    if not torch.isfinite(samples).all():
+        raise InputError("the speech holds NaN or infinite samples; export it again")
+    mono = samples.float().cpu().mean(dim=0, keepdim=True).numpy()
+    length = -(-mono.shape[1] * to // sample_rate)
+    if sample_rate != to:
+        resampler = av.AudioResampler(format="fltp", layout="mono", rate=to)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(mono), format="fltp", layout="mono")
+        frame.sample_rate = sample_rate
+        pieces = [piece.to_ndarray() for piece in (*resampler.resample(frame), *resampler.resample(None))]
+        mono = np.concatenate([*pieces, np.zeros((1, length), np.float32)], axis=1)
+    notices: list[str] = []
+    return LoadedAudio(torch.from_numpy(_levelled(mono[0, :length].copy(), notices)), to, notices)
+
+
 @contextmanager
 def open_media(path: str | os.PathLike, what: str) -> Iterator[InputContainer]:
     """Open a local media file whose format is on the closed list.

@@ -86,6 +86,11 @@ class Crop:
     quarter_turns: int = 0
     notices: list[str] = field(default_factory=list)
 
+    @property
+    def square(self) -> tuple[int, int, int]:
+        """(left, top, edge) in whole pixels: what `crop_square` really cut."""
+        return whole_pixels(self.x, self.y, self.side)
+
 
 def find_faces(image: Tensor) -> list[FaceBox]:
     """Faces in a picture, largest first.
@@ -132,7 +137,7 @@ def crop_square(image: Tensor, x: float, y: float, size: float, out: int) -> Ten
     Returns:
         [3, out, out].
     """
-    left, top, edge = round(x), round(y), max(2, round(size))
+    left, top, edge = whole_pixels(x, y, size)
     height, width = image.shape[1:]
     rows = torch.arange(top, top + edge, device=image.device).clamp(0, height - 1)
     columns = torch.arange(left, left + edge, device=image.device).clamp(0, width - 1)
@@ -143,12 +148,18 @@ def crop_square(image: Tensor, x: float, y: float, size: float, out: int) -> Ten
     return F.interpolate(square[None], size=(out, out), mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
+def whole_pixels(x: float, y: float, size: float) -> tuple[int, int, int]:
+    """A square's corner and edge, rounded to pixels as `crop_square` does."""
+    return round(x), round(y), max(2, round(size))
+
+
 def portrait_crop(
     image: Tensor,
     crop: CropRequest = "auto",
     face: int = 0,
     size: int = 256,
     refine: Callable[[Tensor], Tensor] | None = None,
+    boxes: list[FaceBox] | None = None,
 ) -> Crop:
     """The square around one face at the framing the models know: head centre in the middle, average scale.
 
@@ -158,6 +169,7 @@ def portrait_crop(
         face: which face, 0 = largest.
         size: edge of the result, pixels.
         refine: reads the head pose [6] off a crop; corrects the detector's framing in two steps.
+        boxes: what `find_faces` gave for the picture, if that is known already.
 
     Raises:
         InputError: no face, no such face, or a square that misses the picture.
@@ -175,7 +187,7 @@ def portrait_crop(
                 "give X,Y of its top left corner and SIZE (at least 16) in pixels"
             )
         return _cut(image, x, y, edge, size, 0, [])
-    box, notices = _choose(find_faces(image), face)
+    box, notices = _choose(find_faces(image) if boxes is None else boxes, face)
     turned = torch.rot90(image, box.quarter_turns, (1, 2))
     edge = CROP_PER_FACE * box.size
     centre_x, centre_y = box.centre[0], box.centre[1] + CENTRE_BELOW_BOX * box.size
@@ -197,7 +209,10 @@ def _choose(boxes: list[FaceBox], face: int) -> tuple[FaceBox, list[str]]:
             "or --crop none if the picture is already cropped to the head"
         )
     if not 0 <= face < len(boxes):
-        raise InputError(f"face {face} was asked for, but the portrait shows {len(boxes)}, counted from 0")
+        raise InputError(
+            f"face {face} was asked for, but the portrait shows {len(boxes)}, counted from 0 by size; "
+            "see them with `vasa crop`"
+        )
     box, notices = boxes[face], []
     if len(boxes) > 1:
         which = "the largest" if face == 0 else f"number {face}"

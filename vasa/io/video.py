@@ -18,17 +18,58 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 from torch import Tensor
 
 from ..errors import InputError
+from . import encoder
 from .audio import DECODING_ERRORS, LoadedAudio, load_audio, open_media
 from .files import check_writable, replacing, writing_failed
 
 SOUND_RATE = 48000
 """Every output has this sample rate: an AAC packet then lasts 21 ms, the most the two ends may differ by."""
-_AAC_PACKET = 1024
+_STRIP = 256
+"""Rows of a large picture that are converted at a time; even."""
+_LOOKAHEAD_BYTES = 200_000_000
+"""What the encoder's queue of pictures may hold; of large pictures it then looks fewer ahead."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One kind of file: container, codecs, and how pictures are handed to the encoder.
+
+    Attributes:
+        container: FFmpeg's name of it.
+        container_options: for the unfinished file, which must be playable as far as it goes.
+        codec: picture codec.
+        codec_options: for it.
+        pixels: FFmpeg's name of the pixel format.
+        channels: of the frames that are written: 3, or 4 with alpha.
+        sound: sound codec.
+        packet: samples it takes at a time.
+        remux: whether the finished file is written anew, index in front.
+    """
+
+    container: str
+    container_options: dict[str, str]
+    codec: str
+    codec_options: dict[str, str]
+    pixels: str
+    channels: int = 3
+    sound: str = "aac"
+    packet: int = 1024
+    remux: bool = True
+
+
+FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof+delay_moov"}
+MP4 = Recipe(
+    "mp4",
+    FRAGMENTS,
+    "libx264",
+    # x264's macroblock tree reads memory it never wrote in pictures under 128 px: other bytes on every run
+    {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"},
+    "yuv420p",
+)
 
 
 def num_frames(seconds: Fraction | float, fps: float) -> int:
@@ -66,10 +107,15 @@ class VideoWriter:
         audio: (sound, sample rate): a waveform [N] or [C, N], or an iterator of stereo blocks [2, n] that is
             pulled as the frames come. It is cut or padded with silence to the end of the last frame.
         metadata: manifest stored as JSON in the file's comment.
+        backdrop: (picture [3, height, width], left, top): frames may then be smaller than the video; they are laid
+            over the picture at that place, both even, and only they are converted.
 
     Raises:
         InputError: the path cannot be written, now or later (full disk, vanished folder).
     """
+
+    recipe = MP4
+    suffixes: tuple[str, ...] = (".mp4",)
 
     def __init__(
         self,
@@ -78,8 +124,9 @@ class VideoWriter:
         fps: float,
         audio: tuple[Tensor | Iterator[np.ndarray], int] | None = None,
         metadata: dict[str, Any] | None = None,
+        backdrop: tuple[Tensor, int, int] | None = None,
     ) -> None:
-        self.path = check_writable(path)
+        self.path = check_writable(path, self.suffixes)
         self.width, self.height = (size, size) if isinstance(size, int) else size
         if self.width % 2 or self.height % 2:
             raise ValueError(f"expected even width and height, got {self.width}x{self.height}")
@@ -87,6 +134,12 @@ class VideoWriter:
         self.frames_written = 0
         self._metadata = metadata or {}
         self._audio = audio
+        self._place, self._canvas = None, None
+        if backdrop is not None:
+            picture, left, top = backdrop
+            if left % 2 or top % 2:
+                raise ValueError(f"expected an even place for the frames, got {left},{top}")
+            self._place, self._canvas = (left, top), _canvas(picture[:, : self.height, : self.width])
 
     def __enter__(self) -> VideoWriter:
         self._replacement = replacing(self.path)
@@ -105,15 +158,30 @@ class VideoWriter:
             InputError: the disk is full or the folder has gone.
         """
         frames = frames if frames.dim() == 4 else frames[None]
-        if frames.shape[1:] != (3, self.height, self.width):
-            expected = f"[n, 3, {self.height}, {self.width}]"
+        channels = self.recipe.channels
+        if self._canvas is None and frames.shape[1:] != (channels, self.height, self.width):
+            expected = f"[n, {channels}, {self.height}, {self.width}]"
             raise ValueError(f"expected frames {expected}, got {list(frames.shape)}")
         try:
-            for picture in yuv420(frames.detach()).cpu().numpy():
-                self._write_picture(picture)
+            for picture in self._pictures(frames.detach()):
+                picture.pts, picture.time_base = self.frames_written, 1 / self.rate
+                self._container.mux(self._video.encode(picture))
+                self.frames_written += 1
                 self._write_sound()
         except OSError as error:
             raise writing_failed(self.path, error) from error
+
+    def _pictures(self, frames: Tensor) -> Iterator[av.VideoFrame]:
+        """The frames as the encoder takes them."""
+        if self._canvas is None:
+            for planes in yuv420(frames).cpu().numpy():
+                yield av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            return
+        left, top = self._place
+        height, width = min(frames.shape[2], self.height - top), min(frames.shape[3], self.width - left)
+        for frame in frames[:, :, :height, :width]:
+            _lay_picture(self._canvas, frame, left, top)
+            yield av.VideoFrame.from_ndarray(self._canvas, format="yuv420p")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
@@ -122,20 +190,22 @@ class VideoWriter:
                     self._finish()
             finally:
                 self._close()
-            if kind is None:
-                _remux(self._partial, self._metadata)
+            if kind is None and self.recipe.remux:
+                remux(self._partial, self._metadata, self.recipe.container)
         except BaseException as failure:
             self._replacement.__exit__(type(failure), failure, failure.__traceback__)
             raise
         self._replacement.__exit__(kind, error, trace)
 
     def _open(self) -> None:
-        flags = "frag_keyframe+empty_moov+default_base_moof+delay_moov"
-        self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": flags})
-        # x264's macroblock tree reads memory it never wrote in pictures under 128 px: other bytes on every run
-        options = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
-        self._video = self._container.add_stream("libx264", rate=self.rate, options=options)
-        self._video.width, self._video.height, self._video.pix_fmt = self.width, self.height, "yuv420p"
+        recipe = self.recipe
+        options = dict(recipe.container_options)
+        self._container = av.open(str(self._partial), "w", format=recipe.container, options=options)
+        if not recipe.remux:
+            self._container.metadata["comment"] = manifest_text(self._metadata)
+        codec, codec_options = encoder.choose(recipe.codec, self._codec_options(), self.width, self.height)
+        self._video = self._container.add_stream(codec, rate=self.rate, options=codec_options)
+        self._video.width, self._video.height, self._video.pix_fmt = self.width, self.height, recipe.pixels
         self._video.time_base = 1 / self.rate
         context = self._video.codec_context
         context.time_base = 1 / self.rate
@@ -144,19 +214,20 @@ class VideoWriter:
         context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
         self._sound = None
         if self._audio is not None:
-            self._blocks, channels = _sound_blocks(*self._audio)
-            self._sound = self._container.add_stream("aac", rate=SOUND_RATE)
+            self._blocks, channels = sound_blocks(*self._audio)
+            self._sound = self._container.add_stream(recipe.sound, rate=SOUND_RATE)
             self._sound.layout = "mono" if channels == 1 else "stereo"
             self._sound.bit_rate = 96_000 * channels
             self._pending = np.zeros((channels, 0), np.float32)
             self._samples_written = 0
             self._sound_ended = False
 
-    def _write_picture(self, picture: np.ndarray) -> None:
-        frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
-        frame.pts, frame.time_base = self.frames_written, 1 / self.rate
-        self._container.mux(self._video.encode(frame))
-        self.frames_written += 1
+    def _codec_options(self) -> dict[str, str]:
+        options = dict(self.recipe.codec_options)
+        ahead = _LOOKAHEAD_BYTES // (self.width * self.height * 3 // 2)
+        if self.recipe.codec == "libx264" and ahead < 10:
+            options["x264-params"] += f":rc-lookahead={ahead}:bframes={min(ahead, 2)}:sync-lookahead=0:threads=2"
+        return options
 
     def _write_sound(self, is_last: bool = False) -> None:
         """Encode sound up to the end of the frames written so far."""
@@ -171,15 +242,17 @@ class VideoWriter:
         due = end - self._samples_written
         if self._sound_ended and self._pending.shape[1] < due:
             self._pending = np.pad(self._pending, ((0, 0), (0, due - self._pending.shape[1])))
-        while due >= _AAC_PACKET or (is_last and due > 0):
-            count = min(due, _AAC_PACKET)
+        packet = self.recipe.packet
+        while due >= packet or (is_last and due > 0):
+            count = min(due, packet)
             self._write_samples(self._pending[:, :count])
             self._pending = self._pending[:, count:]
             due -= count
 
     def _write_samples(self, samples: np.ndarray) -> None:
         layout = self._sound.layout.name
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.clip(-1, 1)), format="fltp", layout=layout)
+        form, samples_in = _sound_form(self._sound.codec_context.format.name, samples.clip(-1, 1))
+        frame = av.AudioFrame.from_ndarray(samples_in, format=form, layout=layout)
         frame.sample_rate = SOUND_RATE
         frame.pts, frame.time_base = self._samples_written, Fraction(1, SOUND_RATE)
         self._container.mux(self._sound.encode(frame))
@@ -235,7 +308,9 @@ def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
         InputError: unreadable file, or one without a manifest of ours.
     """
     with open_media(path, "video") as container:
-        comment = container.metadata.get("comment", "")
+        # Matroska spells the names of its tags in capitals
+        tags = {name.lower(): text for name, text in container.metadata.items()}
+    comment = tags.get("comment", "")
     try:
         manifest = json.loads(comment)
     except json.JSONDecodeError:
@@ -260,7 +335,8 @@ def yuv420(frames: Tensor) -> Tensor:
     luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue  # [n, H, W]
     chroma = torch.stack([(blue - luma) / 1.8556, (red - luma) / 1.5748], dim=1)
     chroma = F.avg_pool2d(chroma, 2)  # [n, 2, H / 2, W / 2]
-    planes = [16 + 219 * luma, 128 + 224 * chroma.flatten(2).unflatten(-1, (-1, frames.shape[-1])).flatten(1, 2)]
+    # blue then red, row by row in rows as long as the picture's: a plane may end in the middle of one
+    planes = [16 + 219 * luma, 128 + 224 * chroma.flatten(1).unflatten(1, (-1, frames.shape[-1]))]
     return torch.cat(planes, dim=1).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -275,7 +351,7 @@ def _frames(path: str | os.PathLike) -> Iterator[Tensor]:
             raise InputError(f"the video {path} is damaged or truncated; convert it again") from error
 
 
-def _sound_blocks(sound: Tensor | Iterator[np.ndarray], sample_rate: int) -> tuple[Iterator[np.ndarray], int]:
+def sound_blocks(sound: Tensor | Iterator[np.ndarray], sample_rate: int) -> tuple[Iterator[np.ndarray], int]:
     """Blocks [C, n] at the output's sample rate, and C."""
     if not isinstance(sound, Tensor):
         return (sound if sample_rate == SOUND_RATE else _resampled(sound, 2, sample_rate)), 2
@@ -296,21 +372,85 @@ def _resampled(blocks: Iterator[np.ndarray], channels: int, sample_rate: int) ->
     yield from (out.to_ndarray() for out in resampler.resample(None))
 
 
-def _remux(partial: Path, metadata: dict[str, Any]) -> None:
-    """Rewrite a fragmented mp4 in place as a plain one, index in front, the manifest in its comment."""
-    plain = partial.with_name(f"{partial.stem}.plain{partial.suffix}")
+def manifest_text(metadata: dict[str, Any]) -> str:
+    """A manifest as it is stored."""
+    return json.dumps(metadata, separators=(",", ":"))
+
+
+def remux(
+    partial: Path, metadata: dict[str, Any], container: str = "mp4", target: Path | None = None
+) -> tuple[int, bool]:
+    """Rewrite a fragmented file as a plain one, index in front, the manifest in its comment; nothing is encoded anew.
+
+    Args:
+        partial: what was written so far.
+        metadata: the manifest.
+        container: FFmpeg's name of the format.
+        target: file to write; default: `partial` is replaced.
+
+    Returns:
+        Pictures copied, and whether the file was whole (False: it broke off).
+    """
+    plain = partial.with_name(f"{partial.stem}.plain{partial.suffix}") if target is None else target
+    count, is_whole = 0, True
+    options = {"movflags": "faststart"} if container in ("mp4", "mov") else {}
     try:
-        with av.open(str(partial)) as source, _plain_mp4(plain) as target:
-            target.metadata["comment"] = json.dumps(metadata, separators=(",", ":"))
-            copies = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
-            for packet in source.demux():
+        with av.open(str(partial)) as source, av.open(str(plain), "w", format=container, options=options) as out:
+            out.metadata["comment"] = manifest_text(metadata)
+            copies = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+            packets = source.demux()
+            while True:
+                try:
+                    packet = next(packets, None)
+                except av.FFmpegError:
+                    is_whole = False
+                    break
+                if packet is None:
+                    break
+                if packet.is_corrupt:
+                    # cut short in the middle; what follows it, of another stream, is lost as well
+                    is_whole = False
+                    break
                 if packet.dts is not None:
+                    count += packet.stream.type == "video"
                     packet.stream = copies[packet.stream.index]
-                    target.mux(packet)
-        os.replace(plain, partial)
+                    out.mux(packet)
+        if target is None:
+            os.replace(plain, partial)
     finally:
-        plain.unlink(missing_ok=True)
+        if target is None:
+            plain.unlink(missing_ok=True)
+    return count, is_whole
 
 
-def _plain_mp4(path: Path) -> OutputContainer:
-    return av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
+def _canvas(picture: Tensor) -> np.ndarray:
+    """A whole picture as planes, [3 H / 2, W] uint8."""
+    height, width = picture.shape[1:]
+    planes = np.empty((height * 3 // 2, width), np.uint8)
+    _lay_picture(planes, picture, 0, 0)
+    return planes
+
+
+def _lay_picture(canvas: np.ndarray, picture: Tensor, left: int, top: int) -> None:
+    """Convert a picture [3, h, w] into its even place; in strips, since 50 megapixels in floats are 600 MB."""
+    for start in range(0, picture.shape[1], _STRIP):
+        strip = picture[:, start : start + _STRIP]
+        _lay(canvas, yuv420(strip[None])[0].cpu().numpy(), left, top + start, *strip.shape[1:])
+
+
+def _lay(canvas: np.ndarray, planes: np.ndarray, left: int, top: int, height: int, width: int) -> None:
+    """Copy the planes of a smaller picture, [3 h / 2, w], into those of a larger one at an even place."""
+    whole_height, whole_width = canvas.shape[0] * 2 // 3, canvas.shape[1]
+    canvas[top : top + height, left : left + width] = planes[:height]
+    chroma = canvas[whole_height:].reshape(2, whole_height // 2, whole_width // 2)
+    patch = planes[height:].reshape(2, height // 2, width // 2)
+    chroma[:, top // 2 : (top + height) // 2, left // 2 : (left + width) // 2] = patch
+
+
+def _sound_form(wanted: str, samples: np.ndarray) -> tuple[str, np.ndarray]:
+    """Samples [C, n] in [-1, 1] in the encoder's own format, and its name."""
+    if wanted.startswith("flt"):
+        packed = wanted == "flt"
+        return wanted, np.ascontiguousarray(samples.T.reshape(1, -1) if packed else samples)
+    whole = np.round(samples * 32767).astype(np.int16)
+    return "s16", np.ascontiguousarray(whole.T.reshape(1, -1))

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..latents import DYNAMICS
-from ..motion.windows import WindowPlan
+from ..motion.plan import WindowPlan
 
 JITTER_HERTZ = 5.0
 _PIECE_SECONDS = 2.0
@@ -75,7 +75,7 @@ class Seams:
 
 def seam_frames(frames: int, plan: WindowPlan) -> list[int]:
     """Frames with which every window but the first begins to show."""
-    return list(range(plan.window, frames, plan.window - plan.overlap))
+    return list(range(plan.span(0, 0).kept, frames, plan.hop))
 
 
 def seam_jumps(motion: Tensor, scale: Tensor, plan: WindowPlan, reach: int = 1) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..controls import Controls
 from ..latents import Motion
-from ..motion.windows import WindowPlan
+from ..motion.plan import WindowPlan
 from ..synthetic.behaviour import Behaviour
 from ..synthetic.corpus import Corpus
 from .bench import Bench
@@ -99,7 +99,7 @@ def _spread(poses: Sequence[Tensor]) -> str:
 
 
 def _seam_row(bench: Bench, motions: Sequence[Motion], usual: Sequence[Behaviour]) -> Row:
-    plan = WindowPlan(window=bench.pipe.config.motion.window)
+    plan = WindowPlan.full(bench.pipe.config.motion.window)
     scale = bench.pipe.models.motion.std.cpu()
     ours = [motion.vectors for motion in motions]
     seamless = [torch.cat([one.head_pose, one.dynamics], dim=-1) for one in usual]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import MotionConfig
-from ..kernels.dispatch import short_attention
+from ..kernels.dispatch import residual_layer_norm, short_attention
 from .conditions import ConditionEmbedding, Conditions
 
 
@@ -34,11 +34,18 @@ class EncoderLayer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, change: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Takes and returns a residual stream and the change not yet added to it, so that sum and norm are one step."""
+        x, normed = (x, self.norm1(x)) if change is None else add_and_norm(x, change, self.norm1)
+        q, k, v = self.qkv(normed).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = short_attention(q, k, v).transpose(1, 2).flatten(2)
-        x = x + self.dropout(self.out(attended))
-        return x + self.dropout(self.feedforward(self.norm2(x)))
+        x, normed = add_and_norm(x, self.dropout(self.out(attended)), self.norm2)
+        return x, self.dropout(self.feedforward(normed))
+
+
+def add_and_norm(x: Tensor, change: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """(x + change, norm(x + change))."""
+    return residual_layer_norm(x, change, norm.weight, norm.bias, eps=norm.eps)
 
 
 class Denoiser(nn.Module):
@@ -47,6 +54,9 @@ class Denoiser(nn.Module):
     Tokens: time, K previous frames (clean motion and audio), L current frames (noisy motion, audio, controls).
     Motion is normalised with the statistics kept here (`mean`, `std`, and `low`/`high` for clamping).
     """
+
+    guided: tuple[str, ...] = ("audio", "gaze", "distance", "emotion")
+    """Conditions that guidance can push."""
 
     def __init__(self, config: MotionConfig, motion_dim: int, audio_dim: int) -> None:
         super().__init__()
@@ -89,14 +99,16 @@ class Denoiser(nn.Module):
         heard = F.pad(conditions.heard, (k, 0), value=1.0)[..., None]
         sound = torch.cat([previous_audio, audio], dim=1)
         sound = self.audio_in(torch.cat([sound, heard.to(sound.dtype)], dim=-1))
-        segment = self.segment.repeat_interleave(torch.tensor([k, n], device=x_t.device), dim=0)
+        segment = torch.cat([self.segment[:1].expand(k, -1), self.segment[1:].expand(n, -1)])
         time = self.time(sinusoid(t, self.config.dim).to(motion.dtype))[:, None]
         x = motion + sound + self.position[: k + n] + segment
         x = torch.cat([x[:, :k], x[:, k:] + controls + time], dim=1)
         x = torch.cat([time, x], dim=1)
+        change = None
         for layer in self.layers:
-            x = layer(x)
-        return self.head(self.norm(x[:, 1 + k :])).float()
+            x, change = layer(x, change)
+        _, x = add_and_norm(x[:, 1 + k :], change[:, 1 + k :], self.norm)
+        return self.head(x).float()
 
 
 def sinusoid(t: Tensor, dim: int) -> Tensor:

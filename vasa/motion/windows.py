@@ -1,14 +1,13 @@
-"""Sliding windows: a clip of any length from windows of W frames, K carried over (VASA-1, section 3.2).
+"""Sliding windows: motion of any length from windows of W frames, K carried over (VASA-1, section 3.2).
 
-Each window sees the same stretch of sound whether the clip is known whole or arrives piece by piece: K previous
-frames, the window, and `context` frames on both sides for the audio encoder. A window begins with `overlap` frames
-of the one before, which stay as they are and lead it on.
+Each window hears the same stretch of sound whether the clip is known whole or arrives piece by piece: K previous
+frames with some context before, the window, and the plan's look-ahead. A window begins with `overlap` frames that
+were given before, which stay as they are and lead it on.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,29 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..audio import AudioEncoder
-from ..controls import ControlCurves, Controls
+from ..controls import ControlCurves
 from .conditions import Conditions, nothing_empty
-from .diffusion import sample
+from .diffusion import frame_noise, sample
+from .gaze import told
+from .plan import SMOOTHING, WindowPlan
+from .sound import SoundBuffer
 from .transformer import Denoiser
-
-
-@dataclass(frozen=True)
-class WindowPlan:
-    """How a clip is cut.
-
-    Attributes:
-        window: frames generated at a time, at most the model's W.
-        overlap: frames of it that the window before has already given, at least 1.
-        context: frames of sound around a window that the audio encoder also hears (0.4 s at 25 fps).
-    """
-
-    window: int = 50
-    overlap: int = 10
-    context: int = 10
-
-    def count(self, num_frames: int) -> int:
-        """Windows that a clip of `num_frames` frames takes."""
-        return 1 + max(0, math.ceil((num_frames - self.window) / (self.window - self.overlap)))
 
 
 @dataclass(frozen=True)
@@ -46,91 +29,124 @@ class MotionState:
     """What one window hands to the next.
 
     Attributes:
-        motion: the last K + overlap frames, normalised, [1, K + O, M]; None before the first window.
         frame: index of the next frame to generate.
+        motion: the last frames given, normalised, [1, H, M]; None before the first window.
     """
 
-    motion: Tensor | None = None
     frame: int = 0
+    motion: Tensor | None = None
+
+    def back_at(self, frame: int) -> MotionState:
+        """The state when only the frames before `frame` had been given."""
+        if frame == self.frame or self.motion is None:
+            return self
+        kept = self.motion.shape[1] - (self.frame - frame)
+        return MotionState(frame, self.motion[:, :kept] if frame > 0 else None)
 
 
-def sound_of(encoder: AudioEncoder, waveform: Tensor, start: int, length: int, context: int, fps: float) -> Tensor:
+def sound_of(
+    encoder: AudioEncoder,
+    sound: Tensor | SoundBuffer,
+    start: int,
+    length: int,
+    context: int,
+    fps: float,
+    heard: int | None = None,
+) -> Tensor:
     """Features of frames start .. start + length, computed from them and `context` frames around; silence outside.
 
     Args:
         encoder: the audio encoder.
-        waveform: [N] mono 16 kHz.
+        sound: mono 16 kHz, [N], or a buffer of it.
         start: first frame, may be negative.
         length: frames.
         context: frames on either side.
         fps: frames per second.
+        heard: frames from `start` on of which the sound is known, instead of length + context; features of frames
+            beyond are 0.
 
     Returns:
         [1, length, A].
     """
     rate = encoder.config.sample_rate
-    first, last = round((start - context) * rate / fps), round((start + length + context) * rate / fps)
-    piece = waveform[max(first, 0) : max(last, 0)]
-    piece = F.pad(piece, (max(0, min(-first, last - first)), 0))
-    piece = F.pad(piece, (0, last - first - piece.shape[0]))
-    features = encoder(piece[None], length + 2 * context)
-    return features[:, context : context + length]
+    heard = length + context if heard is None else heard
+    first, last = round((start - context) * rate / fps), round((start + heard) * rate / fps)
+    buffer = sound if isinstance(sound, SoundBuffer) else SoundBuffer(sound)
+    features = encoder(buffer.piece(first, last)[None], context + heard)[:, context : context + length]
+    return F.pad(features, (0, 0, 0, length - features.shape[1]))
 
 
 def next_window(
     denoiser: Denoiser,
     encoder: AudioEncoder,
-    waveform: Tensor,
-    curves: ControlCurves,
-    controls: Controls,
+    sound: Tensor | SoundBuffer,
+    curves: Callable[[range], ControlCurves],
     state: MotionState,
     plan: WindowPlan,
-    generator: torch.Generator,
+    *,
+    scales: dict[str, float],
+    steps: int,
+    seed: int,
+    sampler: str = "ddim",
     progress: Callable[[], None] | None = None,
 ) -> tuple[Tensor, MotionState]:
     """Generate one window.
 
+    Args:
+        denoiser: H.
+        encoder: the audio encoder.
+        sound: at least up to `plan.span(...).needs`; silence beyond its end.
+        curves: conditions of a range of frames.
+        state: what the window before handed over.
+        plan: how the sound is cut.
+        scales: guidance scale per condition.
+        steps: denoising steps, where the plan names none.
+        seed: of the session.
+        sampler: "ddim" or "dpm++".
+        progress: called after every denoising step.
+
     Returns:
-        New motion in physical units, [1, window - overlap, M] (the first: [1, window, M]), and the next call's state.
+        New motion in physical units, [1, kept, M], and the next call's state.
     """
     k, fps = denoiser.config.num_previous, denoiser.config.fps
-    overlap = 0 if state.motion is None else plan.overlap
-    start = state.frame - overlap
-    sound = sound_of(encoder, waveform, start - k, k + plan.window, plan.context, fps)
-    empty = nothing_empty(1, sound.device)
-    if state.motion is None:
-        past = sound.new_zeros(1, k, denoiser.mean.numel())
-        empty["previous"] = torch.ones_like(empty["previous"])
-    else:
-        past = state.motion[:, :k]
-    for name, given in curves.given.items():
-        empty[name] = torch.full_like(empty[name], not given)
-    frames = slice(start, start + plan.window)
+    span = plan.span(state.frame, k)
+    frames = range(span.start, span.start + span.length)
+    features = sound_of(encoder, sound, span.start - k, k + span.length, plan.context, fps, k + span.heard)
+    given = curves(frames)
+    empty = nothing_empty(1, features.device)
+    empty["previous"] = torch.full_like(empty["previous"], not span.has_past)
+    for name, is_given in given.given.items():
+        empty[name] = torch.full_like(empty[name], not is_given)
+    known = None if state.motion is None else state.motion[:, -span.known :].clone()
+    past = features.new_zeros(1, k, denoiser.mean.numel())
+    if span.has_past:
+        past = state.motion[:, -span.known - k : -span.known].clone()
     conditions = Conditions(
-        audio=sound[:, k:],
-        heard=sound.new_ones(1, plan.window),
-        gaze=curves.at(curves.gaze, frames).to(sound.device),
-        distance=curves.at(curves.distance, frames).to(sound.device),
-        emotion=curves.at(curves.emotion, frames).to(sound.device),
+        audio=features[:, k:],
+        heard=(torch.arange(span.length) < span.heard).to(features)[None],
+        gaze=told(given.gaze, scales)[None].to(features),
+        distance=given.distance[None].to(features),
+        emotion=given.emotion[None].to(features),
         previous_motion=past,
-        previous_audio=sound[:, :k],
+        previous_audio=features[:, :k],
         empty=empty,
     )
-    scales = {name: s for name, s in controls.guidance.items() if curves.given.get(name, True)}
     x_0 = sample(
         denoiser,
         conditions,
-        plan.window,
-        scales=scales,
-        steps=controls.steps,
-        generator=generator,
-        known=None if state.motion is None else state.motion[:, k:],
+        span.length,
+        scales={name: s for name, s in scales.items() if given.given.get(name, True) and name in denoiser.guided},
+        steps=plan.steps or steps,
+        noise=frame_noise(seed, frames, denoiser.mean.numel())[None],
+        known=known,
+        sampler=sampler,
         progress=progress,
     )
-    x_0 = torch.cat([x_0[:, :overlap], calm(x_0)[:, overlap:]], dim=1)
-    carried = x_0 if state.motion is None else torch.cat([state.motion[:, :k], x_0], dim=1)
-    new = x_0[:, overlap:]
-    return denoiser.denormalise(new), MotionState(carried[:, -(k + plan.overlap) :], state.frame + new.shape[1])
+    new = calm(x_0)[:, span.known : span.known + span.kept]
+    history = new if state.motion is None else torch.cat([state.motion, new], dim=1)
+    longest = k + plan.overlap + 2 * max(plan.hop, plan.first or plan.window)
+    state = MotionState(state.frame + span.kept, history[:, -longest:])
+    return denoiser.denormalise(new), state
 
 
 def calm(motion: Tensor) -> Tensor:
@@ -139,25 +155,6 @@ def calm(motion: Tensor) -> Tensor:
     Heads have next to no movement above 5 Hz; what a generator adds there is seen as a tremor.
     """
     kernel = motion.new_tensor([1.0, 6, 15, 20, 15, 6, 1]) / 64
-    pose = F.pad(motion[..., :6].transpose(1, 2), (3, 3), mode="replicate")
+    pose = F.pad(motion[..., :6].transpose(1, 2), (SMOOTHING, SMOOTHING), mode="replicate")
     pose = F.conv1d(pose, kernel.expand(6, 1, 7), groups=6).transpose(1, 2)
     return torch.cat([pose, motion[..., 6:]], dim=-1)
-
-
-def generate(
-    denoiser: Denoiser,
-    encoder: AudioEncoder,
-    waveform: Tensor,
-    curves: ControlCurves,
-    controls: Controls,
-    num_frames: int,
-    plan: WindowPlan,
-    progress: Callable[[], None] | None = None,
-) -> Iterator[Tensor]:
-    """Motion of a whole clip, window by window, [1, <= window, M] each; the pieces sum to `num_frames` frames."""
-    generator = torch.Generator().manual_seed(controls.seed)
-    state = MotionState()
-    while state.frame < num_frames:
-        left = num_frames - state.frame
-        motion, state = next_window(denoiser, encoder, waveform, curves, controls, state, plan, generator, progress)
-        yield motion[:, :left]

@@ -113,7 +113,9 @@ def make_shard(path: Path, seed: int, validation: bool = False) -> None:
         plans.append(_plan(seconds, validation, generator))
         planned += seconds
     utterances = []
-    for plan, speech in _speak(plans):
+    for number, (plan, speech) in enumerate(_speak(plans)):
+        # draws of their own: how many one utterance takes must not change the next
+        generator = Generator().manual_seed(1_000 * seed + number)
         speech = cut(lengthen_pauses(speech, generator), _SECONDS[1])
         peak = float(speech.waveform.abs().max())
         if peak < 1e-3 or len(speech.segments) < 4:

@@ -186,6 +186,13 @@ def moved(images: Tensor, head_pose: Tensor, generator: torch.Generator) -> tupl
     return images, head_pose, torch.cat([linear, shift[..., None]], -1)
 
 
+def moved_parts(part: Tensor, affine: Tensor) -> Tensor:
+    """Region indices [B, S', S'] after the movement of `moved`; what comes from outside is background, 0."""
+    grid = identity_grid(part.shape[-2:]) - affine[:, None, None, :, 2]
+    grid = torch.einsum("bij,bhwj->bhwi", torch.linalg.inv(affine[..., :2]), grid)
+    return F.grid_sample(part[:, None].float(), grid, mode="nearest", align_corners=True)[:, 0].long()
+
+
 def colour_jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     """Brightness, contrast, saturation and tint, one draw per leading index; [B, ..., 3, S, S]."""
     shape = (images.shape[0],) + (1,) * (images.dim() - 1)

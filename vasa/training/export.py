@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..checkpoint import save
 from ..config import VasaConfig
+from ..face.matte import PersonMatte
 from ..face.model import FaceModel
 from ..face.reader import FaceReader, ReaderConfig
 from ..motion.transformer import Denoiser
@@ -15,14 +16,14 @@ from .loop import load_matching
 
 def export(
     out: str | Path, config: VasaConfig, *, face: str | Path, audio: str | Path, motion: str | Path,
-    reader: str | Path | None = None,
+    reader: str | Path | None = None, matte: str | Path | None = None,
 ) -> None:  # fmt: skip
-    """Gather the averaged weights of four runs into one folder of half-precision safetensors.
+    """Gather the averaged weights of training runs into one folder of half-precision safetensors.
 
     Args:
         out: model folder.
         config: the configuration all runs were trained with.
-        face, audio, motion, reader: run folders; a model works without a reader.
+        face, audio, motion, reader, matte: run folders; a model works without a reader, and without a matte of its own.
 
     Raises:
         InputError: a run has no weights, or they belong to another configuration.
@@ -37,6 +38,9 @@ def export(
     if reader is not None:
         parts["reader"] = FaceReader(ReaderConfig())
         load_matching(parts["reader"], _averaged(reader))
+    if matte is not None:
+        parts["matte"] = PersonMatte()
+        load_matching(parts["matte"], _averaged(matte))
     save(out, config, parts)
 
 

@@ -19,8 +19,9 @@ from ..config import VasaConfig
 from ..latents import DYNAMICS
 from ..motion.conditions import Conditions, random_empty
 from ..motion.diffusion import add_noise
+from ..motion.plan import WindowPlan
 from ..motion.transformer import Denoiser
-from ..motion.windows import WindowPlan, sound_of
+from ..motion.windows import sound_of
 from ..synthetic.behaviour import behave
 from ..synthetic.corpus import Corpus, load_corpus
 from ..synthetic.phones import VISEME_OF, Segment
@@ -57,7 +58,7 @@ def make_windows(
 ) -> MotionWindows:  # fmt: skip
     """Draw `count` windows: utterances, a few windows of each, several performances of each utterance."""
     k, w, fps = config.motion.num_previous, config.motion.window, config.motion.fps
-    plan = WindowPlan(w)
+    plan = WindowPlan.full(w)
     device = next(encoder.parameters()).device
     made: list[tuple[Tensor, ...]] = []
     with tqdm(total=count, unit="window", desc="windows", mininterval=10) as bar:

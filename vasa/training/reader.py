@@ -14,7 +14,7 @@ from ..face.reader import FaceReader, ReaderConfig, Reading
 from ..latents import DYNAMICS
 from ..synthetic.augment import add_occluder, sensor
 from ..synthetic.emotions import EMOTION_SHAPES
-from .data import Stills, StillShards, colour_jitter
+from .data import Stills, StillShards, colour_jitter, moved, moved_parts
 from .loop import TimeBox, Trainer
 from .losses import dynamics_loss
 
@@ -75,8 +75,11 @@ def train_reader(
 
     def step(index: int) -> dict[str, Tensor]:
         stills, person = shards.stills(batch_size, generator)
-        image = colour_jitter(stills.image, generator)
-        image = sensor(image, generator)
+        image, head_pose, affine = moved(stills.image, stills.head_pose, generator)
+        landmarks = torch.einsum("bij,bnj->bni", affine[..., :2], stills.landmarks) + affine[:, None, :, 2]
+        part = moved_parts(stills.part, affine)
+        stills = Stills(image, head_pose, stills.dynamics, landmarks, part)
+        image = sensor(colour_jitter(image, generator), generator)
         if torch.rand((), generator=generator) < 0.3:
             image, _ = add_occluder(image, generator)
         stills = Stills(*(getattr(stills, f).to(device) for f in Stills.__dataclass_fields__))

@@ -1,0 +1,162 @@
+// The page in a real browser: node suite.mjs URL PORTRAIT SPEECH FOLDER [only]. Prints one JSON object of findings.
+import { createRequire } from 'node:module';
+import path from 'node:path';
+
+const { chromium } = createRequire(path.join(process.env.NODE_PATH || process.cwd(), 'x.js'))('playwright-core');
+const [url, portrait, speech, folder, only] = process.argv.slice(2);
+const findings = {};
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM,
+  args: ['--no-sandbox', '--autoplay-policy=no-user-gesture-required', '--use-fake-ui-for-media-stream',
+    '--use-fake-device-for-media-stream'],
+});
+
+const open = async (options = {}) => {
+  const context = await browser.newContext({ viewport: { width: 1440, height: 1000 }, acceptDownloads: true, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(240000);
+  page.external = [];
+  page.problems = [];
+  page.on('request', r => { if (!r.url().startsWith(url) && !/^(data|blob):/.test(r.url())) page.external.push(r.url()); });
+  page.on('pageerror', e => page.problems.push(String(e)));
+  await page.goto(url, { waitUntil: 'load' });
+  await page.waitForSelector('#go');
+  await page.waitForTimeout(1500);
+  return page;
+};
+const give = async page => {
+  await page.locator('#portrait input[type=file]').first().setInputFiles(portrait);
+  await page.locator('#speech input[type=file]').first().setInputFiles(speech);
+  await page.waitForFunction(() => document.querySelector('#portrait img') && document.querySelector('#speech .waveform-container, #speech #waveform, #speech canvas, #speech [data-testid=waveform-x]') !== undefined);
+  await page.waitForTimeout(2500);
+};
+const said = page => page.locator('#status').innerText();
+const save = async (page, name) => {
+  await page.waitForFunction(() => { const a = document.querySelector('#download'); return a && !a.disabled && !a.className.includes('disabled'); });
+  const waiting = page.waitForEvent('download');
+  await page.click('#download');
+  const file = path.join(folder, name);
+  await (await waiting).saveAs(file);
+  return file;
+};
+
+const scenes = {
+  async missing() {
+    const page = await open();
+    await page.click('#go');
+    await page.waitForFunction(() => document.body.innerText.includes('Choose a portrait first'));
+    const at = await page.evaluate(() => ['#portrait', '#speech'].map(box => document.querySelector(box).closest('.block, .form, div').parentElement.innerText));
+    return { portrait: at[0].includes('Choose a portrait first'), speech: (await page.locator('body').innerText()).includes('Choose speech first'),
+      external: page.external, problems: page.problems };
+  },
+  async wrong() {
+    const page = await open();
+    await page.locator('#portrait input[type=file]').first().setInputFiles({ name: 'a.png', mimeType: 'image/png', buffer: Buffer.from('no picture') });
+    await page.waitForFunction(() => document.querySelector('#found') && /not a readable image/i.test(document.querySelector('#found').innerText), null, { timeout: 60000 }).catch(() => {});
+    return { found: await page.evaluate(() => document.querySelector('#found')?.innerText || '') };
+  },
+  async animate() {
+    const page = await open();
+    await give(page);
+    const box = await page.locator('#video').boundingBox();
+    const clicked = Date.now();
+    await page.click('#go');
+    await page.waitForFunction(() => { const v = document.querySelector('#video video'); return v && v.currentTime > 0.05; });
+    const playing = Date.now() - clicked;
+    const early = await said(page);
+    const during = await page.locator('#video').boundingBox();
+    await page.waitForFunction(() => document.querySelector('#status').innerText.includes('Done'));
+    const made = Date.now() - clicked;
+    await page.waitForFunction(() => { const v = document.querySelector('#video video'); return v.ended || v.paused || v.currentTime > 7; });
+    const seconds = await page.evaluate(() => document.querySelector('#video video').duration);
+    return { playing, made, early, seconds, jump: Math.abs(box.y - during.y) + Math.abs(box.height - during.height), file: await save(page, 'whole.mp4'),
+      external: page.external, problems: page.problems };
+  },
+  async stop() {
+    const page = await open();
+    await give(page);
+    await page.click('#go');
+    await page.waitForFunction(() => /s made/.test(document.querySelector('#status').innerText));
+    await page.click('#stop');
+    await page.waitForFunction(() => document.querySelector('#status').innerText.includes('Stopped'));
+    return { said: await said(page), file: await save(page, 'stopped.mp4') };
+  },
+  async phone() {
+    const page = await open({ viewport: { width: 390, height: 844 }, isMobile: true, deviceScaleFactor: 2 });
+    const width = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    await page.screenshot({ path: path.join(folder, 'phone.png'), fullPage: true });
+    return { width };
+  },
+  async dark() {
+    const page = await open({ colorScheme: 'dark' });
+    const light = await page.evaluate(() => { const c = getComputedStyle(document.body).backgroundColor.match(/[\d.]+/g).map(Number); return (c[0] + c[1] + c[2]) / 3; });
+    await page.screenshot({ path: path.join(folder, 'dark.png'), fullPage: true });
+    return { light };
+  },
+  async two() {
+    const pages = await Promise.all([open(), open()]);
+    await Promise.all(pages.map(give));
+    const names = ['first.mp4', 'second.mp4'];
+    await pages[1].getByText('Head, blinking and sampling').click();
+    await pages[1].getByLabel('Seed').fill('7');
+    await pages[1].getByLabel('Seed').press('Tab');
+    await Promise.all(pages.map(page => page.click('#go')));
+    return { files: await Promise.all(pages.map(async (page, i) => {
+      await page.waitForFunction(() => document.querySelector('#status').innerText.includes('Done'));
+      return save(page, names[i]);
+    })) };
+  },
+  async still() {
+    const page = await open();
+    await page.getByRole('tab', { name: 'Edit' }).click();
+    await page.locator('#edit-portrait input[type=file]').first().setInputFiles(portrait);
+    await page.waitForSelector('#still img');
+    const before = await page.locator('#still img').getAttribute('src');
+    await page.locator('#still-jaw input[type=number]').fill('0.9');
+    await page.locator('#still-jaw input[type=number]').press('Tab');
+    await page.waitForFunction(old => document.querySelector('#still img').src !== old && !document.querySelector('#still img').src.endsWith(old), before);
+    return { moved: true };
+  },
+  async gaze() {
+    const page = await open();
+    const pad = await page.locator('#gaze .pad').boundingBox();
+    await page.mouse.click(pad.x + pad.width * 0.75, pad.y + pad.height * 0.5);
+    const words = await page.locator('#gaze .words').innerText();
+    await page.locator('#gaze .pad').focus();
+    await page.keyboard.press('ArrowUp');
+    const after = await page.locator('#gaze .words').innerText();
+    await page.getByText('Controls as JSON').click();
+    await page.getByText('From the widgets').click();
+    await page.waitForFunction(() => /"gaze"/.test(document.querySelector('#controls-json').innerText));
+    const json = await page.locator('#controls-json').innerText();
+    await page.getByText('Timeline: controls').click();
+    const plot = await page.locator('#timeline .plot').boundingBox();
+    await page.mouse.dblclick(plot.x + plot.width * 0.5, plot.y + plot.height * 0.25);
+    const keys = await page.locator('#timeline circle').count();
+    return { words, after, json: json.slice(0, 200), keys };
+  },
+  async live() {
+    const page = await open({ permissions: ['microphone'] });
+    await page.getByRole('tab', { name: 'Live' }).click();
+    await page.locator('#live-portrait input[type=file]').first().setInputFiles(portrait);
+    await page.waitForSelector('#live-portrait img');
+    await page.waitForTimeout(1500);
+    await page.click('#prepare');
+    await page.waitForFunction(() => document.querySelector('#live-words').innerText.includes('Ready'));
+    const clicked = Date.now();
+    await page.click('#live-stage .start');
+    await page.waitForFunction(() => { const v = document.querySelector('#live-stage video'); return v && v.videoWidth > 0 && v.currentTime > 0; });
+    const first = Date.now() - clicked;
+    await page.waitForTimeout(6000);
+    const words = await page.locator('#live-stage .state').innerText();
+    const quality = await page.evaluate(() => { const v = document.querySelector('#live-stage video'); return [v.videoWidth, v.getVideoPlaybackQuality().totalVideoFrames]; });
+    await page.click('#live-stage .end');
+    return { first, words, quality, problems: page.problems };
+  },
+};
+for (const [name, scene] of Object.entries(scenes)) {
+  if (only && !only.split(',').includes(name)) continue;
+  try { findings[name] = await scene(); } catch (error) { findings[name] = { error: String(error).slice(0, 400) }; }
+}
+await browser.close();
+console.log(JSON.stringify(findings));

@@ -1,0 +1,409 @@
+"""The page: its values, its runs as events, its endpoints. Skipped without gradio (extra `app`)."""
+
+import asyncio
+import gc
+import json
+import math
+import threading
+import warnings
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # gradio's own imports
+    pytest.importorskip("gradio")
+    import gradio as gr
+    from gradio_client import Client, handle_file
+
+    from vasa.app import background, cache, calls, panel, performance, player, timeline, words, workflow_tab
+    from vasa.app.animate_tab import crop_request
+    from vasa.app.api import crop_of
+    from vasa.app.build import build_app, launch_options
+    from vasa.app.gaze_pad import gaze_of
+    from vasa.app.label import with_label
+    from vasa.app.studio import Job, Stopped, Studio
+
+from vasa.controls import Blink, Controls, HeadPose, Key, Track
+from vasa.errors import InputError
+from vasa.io.segments import Segmenter
+from vasa.io.video import read_manifest, read_video
+from vasa.motion_file import read_motion_file
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # gradio, starlette and their threads
+ROOT = Path(__file__).resolve().parents[1]
+TINY, PORTRAIT = ROOT / "tests" / "data" / "tiny", ROOT / "examples" / "portrait.png"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tidy():
+    """Servers and clients leave sockets and loops to the garbage collector; that is theirs to mend."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """1.2 seconds of the example."""
+    path = tmp_path_factory.mktemp("sound") / "short.wav"
+    with wave.open(str(ROOT / "examples" / "speech.wav")) as source, wave.open(str(path), "wb") as target:
+        target.setparams(source.getparams())
+        target.writeframes(source.readframes(round(1.2 * source.getframerate())))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def studio():
+    studio = Studio(str(TINY), "cpu")
+    yield studio
+    studio.close()
+
+
+TWO_STEPS = Controls(steps=2)
+
+
+def events_of(studio, speech, controls=TWO_STEPS, job=None, **wishes):
+    return performance.perform(
+        studio, job or Job(), studio.folder("somebody"), lambda: studio.portrait(str(PORTRAIT)), speech, controls,
+        performance.Wishes(**wishes), studio.speech(speech),
+    )  # fmt: skip
+
+
+# --- values
+
+
+def widgets() -> panel.Panel:
+    with gr.Blocks():
+        built = panel.build_panel()
+        panel.add_timeline(built)
+    return built
+
+
+def test_the_widgets_start_at_the_defaults_of_the_controls():
+    values = {name: widget.value for name, widget in widgets().widgets.items()}
+    assert panel.controls_from(values) == Controls()
+
+
+def test_controls_become_widgets_and_back():
+    controls = Controls(
+        gaze=(math.radians(10), math.radians(-5)), distance=1.2, emotion={"happy": 0.5}, steps=7, seed=3, mouth=0.5,
+        head_pose=HeadPose((math.radians(5), 0.0, 0.0), 1.5), blink=Blink(12.0), expression=1.25, sampler="dpm++",
+        guidance={"audio": 1.0, "gaze": 2.0, "emotion": 0.5},
+    )  # fmt: skip
+    again = panel.controls_from(panel.values_from(controls))
+    assert rounded(again.to_json()) == rounded(controls.to_json())
+
+
+def test_every_preset_is_valid():
+    base = {name: widget.value for name, widget in widgets().widgets.items()}
+    for name in panel.PRESETS:
+        named = dict(
+            zip(("gaze", "emotion", "weight", "amplitude", "expression"), panel._from_preset(name), strict=True)
+        )
+        assert isinstance(panel.controls_from(base | named), Controls)
+
+
+def test_the_timeline_keeps_tracks():
+    controls = Controls(
+        gaze=Track((Key(0.0, (0.0, 0.0), "smooth"), Key(1.0, (0.2, 0.1)))),
+        emotion=Track((Key(0.0, {"happy": 0.4}), Key(2.0, {"sad": 0.6}))),
+        head_pose=HeadPose(amplitude=Track((Key(0.0, 0.5, "hold"), Key(3.0, 1.5)))),
+        mouth=Track((Key(0.5, 0.8),)),
+    )
+    values = panel.values_from(controls) | {"timeline": timeline.timeline_of(controls, 2.0)}
+    again = panel.controls_from(values)
+    assert json.loads(values["timeline"])["seconds"] == 3.0
+    assert rounded(again.to_json()) == rounded(controls.to_json())
+
+
+def rounded(value):
+    """JSON with its numbers rounded: radians to degrees and back differ in the last digit."""
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(one) for one in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize("sent", ["", "x", "[1]", "[1, 2, 3]", "[40, 0]", "[NaN, 0]", None, 7, '{"a": 1}', "[[1], 2]"])
+def test_a_gaze_from_the_page_is_checked(sent):
+    with pytest.raises(InputError, match="gaze must be two angles"):
+        gaze_of(sent)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "x",
+        "[]",
+        '{"tracks": 3}',
+        '{"tracks": {"gaze": [{"time": 0}]}}',
+        '{"tracks": {"x": [{"time": 0, "value": [1]}]}}',
+    ],
+)
+def test_a_timeline_from_the_page_is_checked(sent):
+    with pytest.raises(InputError, match="timeline cannot be read"):
+        timeline.tracks_of(sent)
+
+
+def test_crops_are_checked():
+    assert crop_of("none") == "none" and crop_of("1,2,300") == (1.0, 2.0, 300.0)
+    assert (
+        crop_request("By hand", 1, 2, 3) == (1.0, 2.0, 3.0)
+        and crop_request("Find the face", None, None, None) == "auto"
+    )
+    for wrong in (
+        lambda: crop_of("1,2"),
+        lambda: crop_request("By hand", None, 1, 2),
+        lambda: crop_request("../x", 1, 1, 1),
+    ):
+        with pytest.raises(InputError):
+            wrong()
+
+
+def test_words_from_outside_are_shown_as_words():
+    shown = words.status_html(performance.Status("<script>x</script>", notices=("<img src=x onerror=y>",)))
+    assert "<script>" not in shown and "<img" not in shown
+    assert "<b>" not in words.table_html([("<b>", "<b>", "<b>", "")])
+
+
+# --- runs
+
+
+def test_a_run_gives_pieces_before_it_gives_the_file(studio, speech):
+    events = list(events_of(studio, speech))
+    pieces = [event.segment for event in events if event.segment is not None]
+    assert [round(piece.seconds, 2) for piece in pieces] == [1.0, 0.2]
+    assert events[0].segment is None and events[-1].video is not None
+    assert sum(event.video is not None for event in events) == 1
+    film = read_video(events[-1].video)
+    assert len(list(film.frames)) == 30 and film.audio is not None
+    assert read_manifest(events[-1].video)["mark"] is True
+    assert len(read_motion_file(events[-1].motion).motion) == 30
+    assert events[-1].report["complete"] and all("/" not in note for note in events[-1].report["notices"])
+
+
+def test_stop_keeps_what_was_made(studio, tmp_path):
+    job, seen = Job(), []
+    for event in events_of(studio, str(ROOT / "examples" / "speech.wav"), job=job):
+        seen.append(event)
+        if event.segment is not None:
+            job.stop.set()
+    assert seen[-1].video is not None and not seen[-1].report["complete"]
+    count = len(list(read_video(seen[-1].video).frames))
+    assert 25 <= count < 150 and count == seen[-1].report["frames"]
+    assert "Stopped: kept" in seen[-1].status.words
+
+
+def test_stop_before_the_first_frame_and_leaving(studio, speech):
+    job = Job()
+    job.stop.set()
+    with pytest.raises(Stopped):
+        list(events_of(studio, speech, job=job))
+    events = events_of(studio, speech)
+    next(events)
+    events.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "vasa-run"]
+
+
+def test_another_frame_rate_and_the_whole_picture_with_a_label(studio, speech):
+    *_, last = events_of(studio, speech, fps=29.97, paste_back=True, label=True)
+    frames = torch.stack(list(read_video(last.video).frames))
+    assert frames.shape == (36, 3, 640, 640)
+    corner = frames[:, :, -40:, :160]
+    from vasa.io.image import load_image
+
+    assert (corner.mean(0) - load_image(PORTRAIT).pixels[:, -40:, :160]).abs().mean() > 0.05
+    assert len(read_motion_file(last.motion).motion) == 30
+
+
+def test_the_label_is_in_the_corner_of_the_whole_video():
+    whole = with_label(torch.full((1, 3, 128, 128), 0.5))
+    part = with_label(torch.full((1, 3, 64, 64), 0.5), (128, 128), (0, 64))
+    assert torch.equal(part, whole[:, :, 64:, :64])
+    assert torch.equal(whole[:, :, :64], torch.full((1, 3, 64, 128), 0.5))
+
+
+def test_an_example_is_made_once(studio, speech, tmp_path, monkeypatch):
+    monkeypatch.setenv("VASA_CACHE", str(tmp_path))
+    first = list(cache.example_events(studio, Job(), studio.folder("a"), str(PORTRAIT), speech))
+    monkeypatch.setattr(cache, "perform", lambda *_: pytest.fail("made again"))
+    again = list(cache.example_events(studio, Job(), studio.folder("b"), str(PORTRAIT), speech))
+    data = [[event.segment.data for event in run if event.segment is not None] for run in (first, again)]
+    assert data[0] == data[1] and len(data[0]) == 2
+    assert first[-1].video != again[-1].video and first[-1].video.read_bytes() == again[-1].video.read_bytes()
+
+
+def test_watched_work_reports_stops_and_fails():
+    def counts(progress):
+        for i in range(3):
+            progress("frames", i + 1, 3)
+        return "done"
+
+    assert list(background.watched(Job(), counts))[-1] == "done"
+    job = Job()
+    job.stop.set()
+    with pytest.raises(Stopped):
+        list(background.watched(job, counts))
+    with pytest.raises(InputError, match="broken"):
+        list(background.watched(Job(), lambda progress: (_ for _ in ()).throw(InputError("broken"))))
+
+
+def test_users_have_folders_of_their_own_and_one_job_each(studio):
+    folders = {studio.folder("a"), studio.folder("a"), studio.folder("b")}
+    assert len(folders) == 3 and len({folder.parent for folder in folders}) == 2
+    assert all("a" != folder.parent.name for folder in folders)
+    first = studio.begin("a")
+    other, second = studio.begin("b"), studio.begin("a")
+    assert first.stop.is_set() and not second.stop.is_set() and not other.stop.is_set()
+    assert studio.stop("a") and second.stop.is_set() and not other.stop.is_set()
+    studio.end("a", second)
+    assert not studio.stop("a") and not studio.stop("nobody")
+
+
+def test_speech_that_is_too_long_names_the_way_out(speech):
+    short = Studio(str(TINY), longest=1.0)
+    with pytest.raises(InputError, match="vasa animate"):
+        short.speech(speech)
+    short.close()
+
+
+# --- the player's contract with gradio
+
+
+def test_the_player_hands_pieces_on(tmp_path):
+    segments = [
+        *(segmenter := Segmenter(64, 25)).write(torch.rand(30, 3, 64, 64), np.zeros(19_200, np.float32)),
+        *segmenter.close(),
+    ]
+    with gr.Blocks():
+        widget = player.Player(streaming=True)
+    paths = [player.keep(segment, tmp_path) for segment in segments]
+    chunks = []
+    for index, path in enumerate(paths):
+        assert widget.postprocess(path) == path
+        chunk, answer = asyncio.run(widget.stream_output(path, "id", index == 0))
+        chunks.append(chunk)
+        assert answer["is_stream"] and not Path(path).exists()
+    assert [chunk["duration"] for chunk in chunks] == [1.0, 0.2]
+    whole = asyncio.run(widget.combine_stream([chunk["data"] for chunk in chunks], only_file=True))
+    assert len(list(read_video(whole.path).frames)) == 30
+    assert asyncio.run(widget.stream_output(None, "id", False))[0] is None
+    assert widget.postprocess(str(tmp_path / "a.mp4")).path.endswith("a.mp4")
+
+
+# --- workflows and live
+
+
+def test_values_for_a_workflow_stay_in_the_workflow():
+    prompt = {
+        "1": {"class_type": "A", "inputs": {"seed": 0, "face": ["2", 0]}},
+        "2": {"class_type": "B", "inputs": {"steps": 1}},
+    }
+    assert workflow_tab.replaced(prompt, {"seed": 3, "2.steps": 9})["2"]["inputs"]["steps"] == 9
+    assert prompt["1"]["inputs"]["seed"] == 0
+    for wrong in ({"nothing": 1}, {"face": 1}, {"3.seed": 1}):
+        with pytest.raises(InputError, match="no node|say which"):
+            workflow_tab.replaced(prompt, wrong)
+    for text in ("[", "[1]", '{"a": [1]}', '{"a": null}'):
+        with pytest.raises(InputError):
+            workflow_tab._overrides(text)
+    with pytest.raises(InputError, match="there is no workflow"):
+        workflow_tab._workflow("../../etc/passwd", None)
+
+
+def test_a_call_needs_a_ticket_and_takes_it_once(studio):
+    from starlette.testclient import TestClient
+
+    fastapi = pytest.importorskip("fastapi")
+    desk, app = calls.Calls(studio), fastapi.FastAPI()
+    desk.mount(app)
+    client = TestClient(app)
+    assert client.post("/rtc/offer", json={"sdp": "x"}).status_code == 403
+    assert client.post("/rtc/offer", json=[1]).status_code == 403
+    desk._peers = {*range(calls.MAX_CALLS)}
+    ticket = desk.ticket("a", None, Controls())
+    assert client.post("/rtc/offer", json={"ticket": ticket, "sdp": "x"}).status_code == 503
+    assert client.post("/rtc/offer", json={"ticket": ticket, "sdp": "x"}).status_code == 403
+    for _ in range(calls.MAX_TICKETS + 5):
+        desk.ticket("a", None, Controls())
+    assert len(desk._tickets) == calls.MAX_TICKETS
+
+
+# --- endpoints
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    app = build_app(str(TINY), device="cpu")
+    app.launch(**launch_options(prevent_thread_lock=True, quiet=True))
+    client = Client(app.local_url, verbose=False)
+    client.vasa = app
+    yield client
+    client.close()
+    app.close(verbose=False)
+    app.studio.close()
+
+
+def test_a_program_gets_a_finished_file(client, speech):
+    video, report = client.predict(
+        handle_file(str(PORTRAIT)), handle_file(speech), controls='{"steps": 2, "seed": 5}', api_name="/animate_file"
+    )
+    assert len(list(read_video(video).frames)) == 30 == report["frames"]
+    assert report["seed"] == 5 and read_manifest(video)["controls"]["seed"] == 5
+    moved, report = client.predict(
+        handle_file(str(PORTRAIT)), handle_file(video), None, controls='{"steps": 2}', crop="none", api_name="/drive"
+    )
+    assert report["frames"] == len(list(read_video(moved).frames))
+
+
+def test_a_program_can_have_inputs_examined(client, speech):
+    findings = client.predict(handle_file(str(PORTRAIT)), handle_file(speech), None, None, api_name="/inspect")
+    found = {one["subject"]: one["finding"] for one in findings}
+    assert found["Picture"] == "640 × 640 pixels" and found["Faces"].startswith("1 ") and found["Length"] == "1.2 s"
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"controls": "{"}, "JSON"),
+        ({"controls": '{"steps": 0}'}, "steps must be a whole number between 1 and 1000"),
+        ({"crop": "1,2"}, "crop must be auto"),
+        ({"crop": "5000,5000,100"}, "misses the 640x640 portrait"),
+        ({"fps": 0.5}, "fps must be between"),
+        ({"fps": 99}, "maximum"),
+        ({"portrait": "speech"}, "not a readable image"),
+        ({"speech": "portrait"}, "no audio track|not a readable"),
+    ],
+)
+def test_a_program_is_told_what_was_wrong(client, speech, change, said):
+    files = {"portrait": str(PORTRAIT), "speech": speech}
+    given = {name: handle_file(files[change.get(name, name)]) for name in ("portrait", "speech")}
+    given |= {name: value for name, value in change.items() if name not in files}
+    with pytest.raises(Exception, match=f"(?i){said}") as raised:
+        client.predict(**given, api_name="/animate_file")
+    assert "Traceback" not in str(raised.value)
+
+
+def test_no_file_of_the_server_can_be_had(client, tmp_path):
+    import httpx
+
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    base = client.vasa.local_url
+    for path in (str(secret), "/etc/passwd", "../../../etc/passwd", "..%2f..%2fetc%2fpasswd", "/proc/self/environ"):
+        assert httpx.get(f"{base}gradio_api/file={path}").status_code in (403, 404)
+    stolen = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(Exception) as raised:
+        client.predict(stolen, stolen, api_name="/animate_file")
+    assert "root:" not in str(raised.value)
+
+
+def test_only_what_is_meant_for_programs_is_offered(client):
+    offered = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(offered) == {"/animate", "/animate_file", "/drive", "/inspect"}

@@ -1,0 +1,110 @@
+"""The page as a whole, and how it is served."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
+
+import gradio as gr
+
+from .animate_tab import build_animate_tab
+from .api import build_api
+from .edit_tab import build_edit_tab
+from .inspect_tab import build_inspect_tab
+from .live_tab import build_live_tab
+from .look import CSS, theme
+from .studio import LONGEST_SECONDS, Studio
+from .workflow_tab import build_workflow_tab
+
+TITLE = "vasa"
+MAX_FILE_SIZE = "200mb"
+MAX_WAITING = 32
+"""Requests that may wait; more are told to come back."""
+CACHE_SECONDS = 6 * 3600
+
+
+def build_app(model: Any = "vasa-mini", *, device: str = "auto", longest: float = LONGEST_SECONDS) -> gr.Blocks:
+    """The page, ready to be launched or mounted.
+
+    Args:
+        model: name or folder of the model, or a loaded one; loaded when it is first needed.
+        device: "auto", "cpu", "cuda".
+        longest: seconds of speech it takes at a time.
+    """
+    studio = Studio(model, device, longest=longest)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, CACHE_SECONDS), fill_width=True) as app:
+        gr.HTML(
+            '<div class="vasa-head"><h1>vasa</h1><p>One portrait and a speech clip become a talking face.</p></div>',
+            elem_id="head",
+        )
+        with gr.Tab("Animate", id="animate"):
+            shared = build_animate_tab(studio)
+        with gr.Tab("Live", id="live"):
+            live = build_live_tab(studio)
+        with gr.Tab("Edit", id="edit"):
+            build_edit_tab(studio, shared)
+        with gr.Tab("Inspect", id="inspect"):
+            build_inspect_tab(studio)
+        with gr.Tab("Workflows", id="workflows"):
+            build_workflow_tab(studio)
+        build_api(studio)
+        app.unload(_leaver(studio))
+    app.studio, app.live = studio, live
+    return app.queue(max_size=MAX_WAITING, default_concurrency_limit=2)
+
+
+def launch_options(**given: Any) -> dict[str, Any]:
+    """What every way of launching the page shares: looks and limits."""
+    return {
+        "theme": theme(), "css": CSS, "max_file_size": MAX_FILE_SIZE, "allowed_paths": [], "show_error": True,
+        "strict_cors": True, "footer_links": ["api", "settings"], "ssr_mode": False, "share": False, **given,
+    }  # fmt: skip
+
+
+def serve(
+    model: Any = "vasa-mini",
+    *,
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    auth: tuple[str, str] | None = None,
+    mcp: bool = False,
+    warm: bool = True,
+    block: bool = True,
+    **launch: Any,
+) -> gr.Blocks:
+    """Build the page and serve it.
+
+    Args:
+        model, device: as in `build_app`.
+        host: address to listen on; "0.0.0.0" lets others in: then set `auth`.
+        port: default the first free one from 7860 on.
+        auth: (user, password) to ask for.
+        mcp: also offer the functions to language models (needs `gradio[mcp]`).
+        warm: load the model now and not at the first click.
+        block: stay until Ctrl-C.
+        launch: for `gradio.Blocks.launch`.
+    """
+    app = build_app(model, device=device)
+    if warm:
+        _ = app.studio.pipe
+    options = launch_options(
+        server_name=host, server_port=port, auth=auth, mcp_server=mcp, prevent_thread_lock=True, **launch
+    )
+    app.launch(**options)
+    app.live.mount(app.app)
+    if block:
+        try:
+            app.block_thread()
+        finally:
+            app.studio.close()
+    return app
+
+
+def _leaver(studio: Studio):
+    def leave(request: gr.Request) -> None:
+        studio.stop(request.session_hash)
+
+    return leave

@@ -1,0 +1,81 @@
+"""Examples that were made once play at once: their pieces are kept on disk by what they were made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..animate import name_of
+from ..checkpoint import find
+from ..controls import Controls
+from ..io.segments import Segment
+from .performance import Event, Status, Wishes, perform
+from .player import keep, seconds_of
+from .studio import Job, Studio
+
+
+def cache_folder() -> Path:
+    """Where examples are kept: $VASA_CACHE, else the user's cache folder."""
+    home = os.environ.get("VASA_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vasa"
+    return Path(home) / "examples"
+
+
+def example_events(studio: Studio, job: Job, folder: Path, portrait: str, speech: str) -> Iterator[Event]:
+    """The events of `perform` with default controls, out of the cache where they are in it."""
+    kept = cache_folder() / _key(studio, portrait, speech)
+    if (kept / "report.json").exists():
+        report = json.loads((kept / "report.json").read_text())
+        status = Status(f"Made before: {report['frames']} frames, {report['frames'] / report['fps']:.1f} s.", 1.0)
+        for path in sorted(kept.glob("*.ts"), key=lambda path: int(path.stem.split("_")[1])):
+            yield Event(status, Segment(path.read_bytes(), seconds_of(path)))
+        video, motion = (
+            Path(shutil.copy(kept / name, folder / name)) for name in ("talking.mp4", "motion.safetensors")
+        )
+        yield Event(status, None, video, motion, report)
+        return
+    sound = studio.speech(speech)
+    pieces: list[Segment] = []
+    for event in perform(studio, job, folder, lambda: studio.portrait(portrait), speech, Controls(), Wishes(), sound):
+        if event.segment is not None:
+            pieces.append(event.segment)
+        if event.video is not None and event.report["complete"]:
+            _store(kept, pieces, event)
+        yield event
+
+
+def _store(kept: Path, pieces: list[Segment], event: Event) -> None:
+    """Keep a run; a cache that cannot be written is no reason to fail."""
+    try:
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir(parents=True)
+        for index, piece in enumerate(pieces):
+            Path(keep(piece, kept)).rename(kept / f"{round(piece.seconds * 1e6)}-_{index}.ts")
+        shutil.copy(event.video, kept / "talking.mp4")
+        shutil.copy(event.motion, kept / "motion.safetensors")
+        # last, since its presence says that the others are complete
+        (kept / "report.json").write_text(json.dumps(event.report))
+    except OSError:
+        shutil.rmtree(kept, ignore_errors=True)
+
+
+def _key(studio: Studio, portrait: str, speech: str) -> str:
+    """Changes with the inputs, the weights and the version."""
+    digest = hashlib.sha256()
+    for path in (portrait, speech):
+        digest.update(Path(path).read_bytes())
+    digest.update(f"{__version__} {name_of(studio.model)} {_weights(studio.model)}".encode())
+    return digest.hexdigest()[:24]
+
+
+def _weights(model: Any) -> str:
+    """What identifies a model's weights without reading them: sizes and times of its files."""
+    if not isinstance(model, str | os.PathLike):
+        return str(id(model))
+    files = sorted(find(model).glob("*.safetensors"))
+    return json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])

@@ -1,0 +1,57 @@
+"""How the page looks: one theme, system fonts (nothing is fetched from anywhere), a little CSS."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+
+def theme() -> gr.themes.Base:
+    """Calm greys with one accent."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.teal,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_md,
+        font=list(FONTS),
+        font_mono=list(MONO_FONTS),
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        block_border_width="1px",
+        block_shadow="none",
+        block_label_background_fill="white",
+        block_label_background_fill_dark="*neutral_900",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_text_color="white",
+        slider_color="*primary_600",
+    )
+
+
+CSS = """
+.gradio-container { max-width: 1360px !important; margin: 0 auto; padding: 0 20px 32px !important; }
+.vasa-head { padding: 20px 4px 4px; }
+.vasa-head h1 { font-size: 1.6rem; font-weight: 650; letter-spacing: -0.01em; margin: 0; }
+.vasa-head p { margin: 2px 0 0; color: var(--body-text-color-subdued); }
+/* the player and its status keep their size whatever is in them, so that nothing jumps */
+.vasa-player, .vasa-player video { height: 460px !important; }
+.vasa-status { min-height: 84px; padding: 4px 2px; }
+.vasa-status .bar { height: 4px; border-radius: 2px; background: var(--border-color-primary); overflow: hidden; }
+.vasa-status .bar div { height: 100%; background: var(--primary-600); transition: width .3s; }
+.vasa-status .line { margin-top: 8px; font-variant-numeric: tabular-nums; }
+.vasa-status .notes { margin-top: 4px; font-size: .9em; color: var(--body-text-color-subdued); }
+.vasa-status .problem { color: var(--error-text-color, #b91c1c); }
+.vasa-consent { font-size: .86em; color: var(--body-text-color-subdued); padding: 0 2px; }
+.vasa-table table { width: 100%; border-collapse: collapse; font-size: .95em; }
+.vasa-table td { padding: 5px 8px; border-bottom: 1px solid var(--border-color-primary); vertical-align: top; }
+.vasa-table td:first-child { white-space: nowrap; color: var(--body-text-color-subdued); }
+.vasa-table .remedy { display: block; font-size: .9em; color: var(--body-text-color-subdued); }
+.vasa-table .bad { color: var(--error-text-color, #b91c1c); } .vasa-table .warn { color: #b45309; }
+@media (max-width: 640px) {
+  .gradio-container { padding: 0 10px 24px !important; }
+  .vasa-player, .vasa-player video { height: 340px !important; }
+}
+"""

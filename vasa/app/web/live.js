@@ -1,0 +1,39 @@
+const $ = name => element.querySelector(name);
+let peer = null, timer = null, microphone = null;
+const say = text => { $('.state').textContent = text; };
+const settings = () => { try { return JSON.parse(props.value) || {}; } catch (_) { return {}; } };
+const end = () => {
+  clearInterval(timer); if (peer) peer.close(); peer = null;
+  if (microphone) microphone.getTracks().forEach(t => t.stop()); microphone = null;
+  $('.start').disabled = false; $('.end').disabled = true; $('video').srcObject = null;
+};
+const start = async () => {
+  const given = settings(); if (!given.ticket) { say('Choose a portrait and press “Prepare” first.'); return; }
+  $('.start').disabled = true; $('.end').disabled = false; say('Asking for the microphone …');
+  try {
+    microphone = await navigator.mediaDevices.getUserMedia({audio: {echoCancellation: true}});
+    peer = new RTCPeerConnection({iceServers: given.ice || []});
+    peer.addTransceiver('video', {direction: 'recvonly'});
+    microphone.getAudioTracks().forEach(track => peer.addTrack(track, microphone));
+    const stream = new MediaStream();
+    peer.ontrack = event => {
+      if ('jitterBufferTarget' in event.receiver) event.receiver.jitterBufferTarget = 0;
+      stream.addTrack(event.track); $('video').srcObject = stream;
+    };
+    const channel = peer.createDataChannel('words');
+    channel.onmessage = event => { const s = JSON.parse(event.data);
+      say(s.problem || `${s.fps.toFixed(0)} frames a second, answers after ${s.delay} ms${s.slow ? ', slower than real time' : ''}`); };
+    $('video').muted = !$('.echo').checked;
+    await peer.setLocalDescription(await peer.createOffer());
+    await new Promise(done => { if (peer.iceGatheringState === 'complete') done();
+      peer.onicegatheringstatechange = () => { if (peer.iceGatheringState === 'complete') done(); }; setTimeout(done, 800); });
+    const answer = await fetch(given.path, {method: 'POST', headers: {'Content-Type': 'application/json'},
+      body: JSON.stringify({sdp: peer.localDescription.sdp, type: 'offer', ticket: given.ticket})});
+    if (!answer.ok) throw new Error((await answer.json()).detail || answer.statusText);
+    await peer.setRemoteDescription(await answer.json());
+    peer.onconnectionstatechange = () => { if (peer && ['failed', 'closed'].includes(peer.connectionState)) {
+      say('The connection failed; use the tab Animate, or see docs/app.md about TURN.'); end(); } };
+  } catch (error) { say(error.name === 'NotAllowedError' ? 'The microphone was not allowed.' : String(error.message || error)); end(); }
+};
+element.addEventListener('click', e => { if (e.target.closest('.start')) start(); if (e.target.closest('.end')) { end(); say('Ended.'); } });
+element.addEventListener('change', e => { if (e.target.matches('.echo')) $('video').muted = !e.target.checked; });
