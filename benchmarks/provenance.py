@@ -62,7 +62,10 @@ def main() -> None:
         scores = [provenance.scores(tile, key) for key in range(WRONG_KEYS)]
         here = max(float(one[0, 0]) for one in scores)
         anywhere = max(float(one.max()) for one in scores)
-        print(f"  unmarked, {WRONG_KEYS} patterns: highest score {here:.1f} in place, {anywhere:.1f} at any shift", flush=True)
+        print(
+            f"  unmarked, {WRONG_KEYS} patterns: highest score {here:.1f} in place, {anywhere:.1f} at any shift",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

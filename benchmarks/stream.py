@@ -100,7 +100,7 @@ def latency(pipe: Vasa, face: FaceLatents, speech: np.ndarray, plan: WindowPlan,
 def silence(pipe: Vasa, face: FaceLatents, speech: np.ndarray, plan: WindowPlan) -> Iterator[str]:
     """Speech, ten seconds of nothing, speech: does the mouth close, does the face live, does it go on smoothly."""
     spoken = torch.from_numpy(speech[: 4 * RATE])
-    session = Session(pipe, face, Controls(), plan)
+    session = Session(pipe, face, None, plan)
     for piece in (spoken, torch.zeros(10 * RATE), spoken):
         session.push_audio(piece)
     session.flush()
@@ -171,9 +171,7 @@ def main() -> None:
         print("## Plans\n", *plans(pipe, face, given.steps), sep="\n", end="\n\n")
     if given.only in (None, "latency"):
         print("## Latency: hop ready to first frame out\n")
-        print(
-            "| hop + look-ahead | steps | p50 | p95 | p99 | CPU p50 | CPU p95 | CPU p99 | frames a CPU second | frames |"
-        )
+        print("| hop + look-ahead | steps | p50 | p95 | p99 | CPU p50 | CPU p95 | CPU p99 | frames/CPU s | frames |")
         print("|---|---|---|---|---|---|---|---|---|---|")
         for hop in (5, 10, 20):
             print(latency(pipe, face, speech, WindowPlan.live(hop, 2, given.steps), given.seconds), flush=True)

@@ -356,10 +356,22 @@ def test_a_program_gets_a_finished_file(client, speech):
     )
     assert len(list(read_video(video).frames)) == 30 == report["frames"]
     assert report["seed"] == 5 and read_manifest(video)["controls"]["seed"] == 5
-    moved, report = client.predict(
-        handle_file(str(PORTRAIT)), handle_file(video), None, controls='{"steps": 2}', crop="none", api_name="/drive"
-    )
+    moved, report = client.predict(handle_file(str(PORTRAIT)), handle_file(video), None, crop="none", api_name="/drive")
     assert report["frames"] == len(list(read_video(moved).frames))
+
+
+def test_twenty_requests_at_once_get_their_own_answers(client, tmp_path):
+    with wave.open(str(ROOT / "examples" / "speech.wav")) as source, wave.open(str(tmp_path / "s.wav"), "wb") as target:
+        target.setparams(source.getparams())
+        target.writeframes(source.readframes(round(0.3 * source.getframerate())))
+    files = (handle_file(str(PORTRAIT)), handle_file(str(tmp_path / "s.wav")))
+    jobs = [
+        client.submit(*files, controls=json.dumps({"steps": 1, "seed": seed}), api_name="/animate_file")
+        for seed in range(20)
+    ]
+    answers = [job.result(timeout=600) for job in jobs]
+    assert [read_manifest(video)["controls"]["seed"] for video, _ in answers] == list(range(20))
+    assert [report["seed"] for _, report in answers] == list(range(20))
 
 
 def test_a_program_can_have_inputs_examined(client, speech):

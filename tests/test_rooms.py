@@ -26,10 +26,11 @@ ARROWS = {
     "checkpoint": MODEL | {"face", "audio", "motion"},
     "stream": MODEL | {"motion", "controls"},
     "session_file": {"errors", "io"},
+    "motion_file": {"errors", "latents", "io"},
+    "track": STORES | {"io"},
     "live": MODEL | {"io", "stream", "motion", "controls"},
     "pipeline": MODEL | {"face", "audio", "motion", "controls", "checkpoint", "stream", "runtime", "backends"},
-    "backends": MODEL
-    | {"face", "audio", "motion", "controls", "io", "checkpoint", "pipeline", "backends"},
+    "backends": MODEL | {"face", "audio", "motion", "controls", "io", "checkpoint", "pipeline", "backends"},
     "synthetic": STORES | {"synthetic"},
     "training": MODEL | {"face", "audio", "motion", "controls", "synthetic", "training", "checkpoint", "pipeline"},
     "metrics": MODEL

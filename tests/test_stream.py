@@ -9,6 +9,7 @@ import torch
 
 import vasa
 from vasa.latents import DYNAMICS
+from vasa.metrics.motion_quality import blink_peaks
 from vasa.motion.plan import WindowPlan
 from vasa.motion.schedule import EASE, ControlSchedule
 from vasa.motion.sound import Resampler, SoundBuffer
@@ -251,6 +252,15 @@ def test_silence_keeps_the_face_going(pipe, face):
     one.idle_until(12)
     assert one.silence == 17 * SAMPLES
     assert len(motions(one)) == 15
+
+
+def test_an_idle_face_blinks_and_moves(pipe, face):
+    one = session(pipe, face, WindowPlan.live(hop=20, steps=1), None)
+    one.idle_until(500)
+    made = motions(one)
+    lids = made[:, 6 + DYNAMICS.index("eyeBlink_L")]
+    assert 3 <= len(blink_peaks(lids)) <= 8, "15 a minute"
+    assert made[:, :3].std(dim=0).min() > 0
 
 
 def test_idling_is_the_same_as_pushing_silence(pipe, face):

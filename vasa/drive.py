@@ -32,7 +32,7 @@ from .io.face import CropRequest, portrait_crop
 from .io.files import check_writable
 from .io.image import load_image
 from .io.video import num_frames
-from .latents import Motion
+from .latents import EXPRESSIONS, Motion
 from .motion.edit import at_times, check_alike, retime, smoothed, there_and_back
 from .motion.place import place
 from .motion_file import SUFFIX, save_motion
@@ -105,7 +105,7 @@ def resting_face(dynamics: Tensor, names: tuple[str, ...]) -> Tensor:
 
     Of each expression weight it is that of the first frame, but no more than the clip itself shows in its calmest
     frames: a mouth that is open or an eye that is shut in the first frame does not hold the rest back. Eyes keep
-    their direction. Channels without names have no known zero and stay as they are.
+    their direction. Channels that are no expression weights (`vasa.latents.EXPRESSIONS`) have no known zero and stay.
 
     Args:
         dynamics: [T, E].
@@ -115,7 +115,7 @@ def resting_face(dynamics: Tensor, names: tuple[str, ...]) -> Tensor:
         return torch.zeros_like(dynamics[0])
     calm = torch.minimum(dynamics[0], dynamics.quantile(CALM_SHARE, dim=0)).clamp_min(0)
     is_weight = torch.zeros_like(calm, dtype=torch.bool)
-    is_weight[: len(names)] = torch.tensor([part_of(name) != "gaze" for name in names])
+    is_weight[: len(names)] = torch.tensor([name in EXPRESSIONS and part_of(name) != "gaze" for name in names])
     return torch.where(is_weight, calm, torch.zeros_like(calm))
 
 
@@ -200,7 +200,7 @@ def drive(
             driver's is.
         speech: sound file that is spoken and heard instead of the driver's; the video then gives only `from_video`.
         from_video: what the video gives beside speech, among `PARTS`; the speech and `controls` give the others.
-        controls: with speech, what the user asks for.
+        controls: with speech, what the user asks for; without, only the default.
         driver_crop, driver_face: where the head is in the video, as in `motion_from_video`.
         model, crop, face, fps, device, precision, batch_size, save_motion_to, paste_back, lock, alpha, mark: as
             in `vasa.animate.animate`.
@@ -213,6 +213,8 @@ def drive(
     if save_motion_to is not None:
         check_writable(save_motion_to, (SUFFIX,))
     check_fps(fps)
+    if speech is None and controls not in (None, Controls()):
+        raise InputError("controls steer what speech makes; give speech with them")
     picture = load_image(portrait)
     has_sound = open_driving_video(video).has_sound
     heard = video if has_sound and speech is None else speech

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,22 @@ def show(model: Any = "vasa-mini", *, device: str = "auto", height: int = 900, p
 
     close()
     port = port or free_port()
+    path = proxy_path(port)
+    # Gradio's own frame points to this machine's address, which only a browser on it, or Colab's proxy, can reach
+    inline = "google.colab" in sys.modules
     app = serve(
-        model, device=device, port=port, block=False, warm=False, quiet=True, inline=True, height=height,
-        root_path=proxy_path(port),
+        model, device=device, port=port, block=False, warm=False, quiet=True, inline=inline, height=height,
+        root_path=path,
     )  # fmt: skip
     _running.append(app)
+    if not inline:
+        from IPython.display import HTML, display
+
+        source = f"{path}/" if path else app.local_url
+        allowed = "autoplay; camera; microphone; clipboard-read; clipboard-write"
+        display(
+            HTML(f'<iframe src="{source}" width="100%" height="{height}" allow="{allowed}" frameborder="0"></iframe>')
+        )
     return app
 
 
@@ -62,13 +75,18 @@ def video(path: str | os.PathLike, width: int = 360) -> Any:
 
 
 def curves(motion: str | os.PathLike, speech: str | os.PathLike | None = None) -> Any:
-    """A figure of a motion file: head, eyes, and the mouth against the loudness of the speech."""
+    """A picture of a motion file: head, eyes, and the mouth against the loudness of the speech."""
+    from IPython.display import Image
+
     from .app.inspection import curves_figure
     from .io.audio import load_audio
     from .motion_file import read_motion_file
 
     file = read_motion_file(motion)
-    return curves_figure(file.motion, file.names, None if speech is None else load_audio(speech))
+    figure = curves_figure(file.motion, file.names, None if speech is None else load_audio(speech))
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return Image(picture.getvalue())
 
 
 def proxy_path(port: int) -> str | None:

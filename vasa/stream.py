@@ -17,14 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .controls import Controls
+from .controls import Blink, Controls
 from .errors import InputError
 from .latents import FaceLatents, Motion
 from .motion.idle import REACH, speaking
 from .motion.plan import Span, WindowPlan
 from .motion.schedule import EASE, ControlSchedule
-from .motion.sound import Resampler, SoundBuffer
+from .motion.sound import Resampler, SoundBuffer, mono
 from .motion.windows import MotionState, next_window
+
+LIVE = Controls(blink=Blink(rate=15.0))
+"""Controls of a session that is given none. A window of a few frames hardly ever begins a blink by itself, so that a
+rate is asked for."""
 
 
 class Full(RuntimeError):
@@ -40,7 +44,7 @@ class Session:
     Args:
         vasa: the engine (`Vasa`, or one of the same interface).
         face: the portrait's latents.
-        controls: what the user asks for; their seed is the session's.
+        controls: what the user asks for; their seed is the session's. Default: `LIVE`, which blinks.
         plan: how the sound is cut into windows; default `WindowPlan.live()`.
         idle: how much the head moves while nobody speaks, 0 (only eyes, lids and mouth) .. 2; 1 = as generated.
         max_pending: seconds of sound that may wait; beyond it `push_audio` refuses (back-pressure). None: no bound.
@@ -62,7 +66,7 @@ class Session:
         max_pending: float | None = 30.0,
         progress: Callable[[], None] | None = None,
     ) -> None:
-        controls = controls or Controls()
+        controls = controls or LIVE
         if not 0 <= idle <= 2:
             raise InputError(f"idle must be between 0 and 2, got {idle}")
         self.vasa, self.face = vasa, face
@@ -160,7 +164,7 @@ class Session:
             Full: no room within `timeout`; nothing was taken.
             InputError: not mono, not finite, or another rate than before.
         """
-        waveform = _mono(samples)
+        waveform = mono(samples)
         with self._changed:
             if sample_rate != (self._rate if self._resampler is None else self._resampler.rate):
                 self._change_rate(sample_rate)
@@ -397,17 +401,3 @@ class Session:
 
     def _engine(self) -> str:
         return f"{self.vasa.backend} {self.vasa.config.name} at {self._fps:g} frames per second"
-
-
-def _mono(samples: Tensor | np.ndarray) -> Tensor:
-    waveform = torch.as_tensor(np.asarray(samples) if not isinstance(samples, Tensor) else samples.detach().cpu())
-    if waveform.dim() != 1:
-        raise InputError(f"expected mono sound [N], got {list(waveform.shape)}; mix its channels first")
-    if waveform.dtype == torch.int16:
-        return waveform.float() / 32768
-    if not waveform.is_floating_point():
-        raise InputError(f"expected sound as float in [-1, 1] or int16, got {waveform.dtype}; convert it")
-    waveform = waveform.float()
-    if not torch.isfinite(waveform).all():
-        raise InputError("the sound holds NaN or infinite samples; check where it comes from")
-    return waveform

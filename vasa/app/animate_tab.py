@@ -23,7 +23,7 @@ from .performance import Event, Status, Wishes, perform
 from .player import Player, keep
 from .studio import Stopped, Studio
 from .timeline import timeline_of
-from .words import CONSENT, READY, capital, status_html
+from .words import CONSENT, READY, capital, sentence, status_html
 
 PACKAGE = Path(__file__).resolve().parents[1]
 EXAMPLES = next((f for f in (PACKAGE / "examples", PACKAGE.parent / "examples") if f.is_dir()), PACKAGE.parent)
@@ -142,7 +142,7 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
             try:
                 test()
             except InputError as error:
-                answers[index] = gr.validate(False, capital(str(error)))
+                answers[index] = gr.validate(False, sentence(error))
         return answers
 
     def run(request: gr.Request, portrait: str, speech: str, *rest: Any) -> Iterator[tuple]:
@@ -168,7 +168,7 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
                 gr.update(interactive=True),
             )
         except InputError as error:
-            problem = Status(capital(str(error)), problem=True)
+            problem = Status(sentence(error), problem=True)
             yield *no_video(problem), gr.update(visible=False), gr.update(interactive=True)
         finally:
             studio.end(user, job)
@@ -251,7 +251,7 @@ def _connect_crop(studio: Studio, portrait: Any, crop: list[Any], by_hand: Any, 
             boxes = find_faces(pixels) if request == "auto" else []
             framed = studio.framed(path, request, int(face or 0))
         except InputError as error:
-            return None, f"**{capital(str(error))}**", gr.skip(), gr.skip(), gr.skip()
+            return None, f"**{sentence(error)}**", gr.skip(), gr.skip(), gr.skip()
         import torch
 
         upright = torch.rot90(pixels, framed.quarter_turns, (1, 2))
@@ -288,7 +288,7 @@ def _connect_json(panel: Panel, speech: Any, text: Any, write: Any, read: Any) -
         try:
             Controls.from_json(text or "{}")
         except InputError as error:
-            return gr.validate(False, capital(str(error)))
+            return gr.validate(False, sentence(error))
         return gr.validate(True, "")
 
     def measure(path: str | None, timeline: str) -> Any:

@@ -17,7 +17,7 @@ from ..io.face import CropRequest
 from .inspect_tab import examine
 from .player import Player
 from .studio import Studio
-from .words import capital
+from .words import sentence
 
 GPU = "engine"
 
@@ -74,7 +74,8 @@ def build_api(studio: Studio) -> None:
         def make(out: str) -> Result:
             if not video:
                 raise InputError("give the driving video")
-            return drive(portrait, video, out, speech=speech, **_options(studio, controls, crop, face, fps, paste_back))
+            given = _options(studio, controls, crop, face, fps, paste_back)
+            return drive(portrait, video, out, speech=speech or None, **given)
 
         return _finished(studio, request, make, portrait)
 
@@ -142,6 +143,6 @@ def _finished(
         folder = studio.folder(request.session_hash if request is not None else None)
         result = make(str(folder / "talking.mp4"))
     except InputError as error:
-        raise gr.Error(capital(str(error)), print_exception=False) from error
+        raise gr.Error(sentence(error), print_exception=False) from error
     report = {"frames": result.frames, "fps": result.fps, "seconds": round(result.seconds, 3), "seed": result.seed}
     return str(result.path), json.loads(json.dumps(report | {"notices": result.notices}))

@@ -25,17 +25,17 @@ from .inspection import curves_figure
 from .performance import Status
 from .player import Player
 from .studio import Stopped, Studio
-from .words import capital, status_html
+from .words import capital, sentence, status_html
 
-STILL: dict[str, tuple[str, tuple[str, ...]]] = {
-    "jaw": ("Mouth open", ("jawOpen",)),
-    "smile": ("Smile", ("mouthSmile_L", "mouthSmile_R")),
-    "pucker": ("Kiss", ("mouthPucker",)),
-    "brows": ("Brows up", ("browInnerUp_L", "browInnerUp_R", "browOuterUp_L", "browOuterUp_R")),
-    "frown": ("Brows down", ("browDown_L", "browDown_R")),
-    "lids": ("Eyes closed", ("eyeBlink_L", "eyeBlink_R")),
+STILL: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "jaw": ("Mouth open", "The jaw drops.", ("jawOpen",)),
+    "smile": ("Smile", "Corners up.", ("mouthSmile_L", "mouthSmile_R")),
+    "pucker": ("Kiss", "Lips pushed out.", ("mouthPucker",)),
+    "brows": ("Brows up", "Both brows.", ("browInnerUp_L", "browInnerUp_R", "browOuterUp_L", "browOuterUp_R")),
+    "frown": ("Brows down", "A frown.", ("browDown_L", "browDown_R")),
+    "lids": ("Eyes closed", "Both lids.", ("eyeBlink_L", "eyeBlink_R")),
 }
-"""Sliders for a still, and the dynamics channels they move."""
+"""Sliders for a still: label, explanation, and the dynamics channels they move."""
 TURNS = {"yaw": ("Turn left", 30), "pitch": ("Turn down", 20), "roll": ("Tilt", 20)}
 OPERATIONS = ("As it is", "Splice: first, then second", "Swap: head of the first, face of the second", "Loop the first")
 
@@ -53,14 +53,15 @@ def build_edit_tab(studio: Studio, shared: dict[str, Any]) -> None:
             gaze = gaze_pad("Where the eyes look", elem_id="still-gaze")
         with gr.Column(scale=1, min_width=280):
             still = gr.Image(
-                label="Moved by hand", interactive=False, height=340, buttons=["download"], elem_id="still"
+                label="Moved by hand", interactive=False, height=460, buttons=["download"], elem_id="still"
             )
             said = gr.Markdown("", elem_id="still-words")
         with gr.Column(scale=1, min_width=280):
-            sliders = [
-                gr.Slider(0, 1, 0, step=0.02, label=label, info="0 is as in the portrait.", elem_id=f"still-{name}")
-                for name, (label, _) in STILL.items()
-            ]
+            with gr.Row():
+                sliders = [
+                    gr.Slider(0, 1, 0, step=0.02, label=label, info=info, min_width=170, elem_id=f"still-{name}")
+                    for name, (label, info, _) in STILL.items()
+                ]
             turns = [
                 gr.Slider(-limit, limit, 0, step=1, label=label, info="Degrees from the portrait's own angle.")
                 for label, limit in TURNS.values()
@@ -83,14 +84,14 @@ def _still(studio: Studio):
             portrait = studio.portrait(path)
             yaw, pitch = gaze_of(gaze)
         except InputError as error:
-            return None, f"**{capital(str(error))}**"
+            return None, f"**{sentence(error)}**"
         pipe, names = studio.pipe, names_of(studio.pipe)
         if not names:
             return None, "This model's face channels have no names; only whole motions can be edited."
         pose = portrait.latents.head_pose[:1].clone().cpu().float()
         pose[0, :3] += torch.tensor([math.radians(v) for v in values[len(STILL) :]])
         dynamics = portrait.latents.facial_dynamics[:1].clone().cpu().float()
-        for value, (_, channels) in zip(values, STILL.values(), strict=False):
+        for value, (_, _, channels) in zip(values, STILL.values(), strict=False):
             for name in channels:
                 if name in names:
                     channel = dynamics[0, names.index(name)]
@@ -113,9 +114,9 @@ def _build_motions(studio: Studio, portrait: Any) -> None:
         with gr.Column(scale=1, min_width=280):
             kinds = [".safetensors", "video"]
             first = gr.File(
-                label="First motion or video", type="filepath", file_types=kinds, height=110, elem_id="first"
+                label="First motion or video", type="filepath", file_types=kinds, height=140, elem_id="first"
             )
-            second = gr.File(label="Second motion or video", type="filepath", file_types=kinds, height=110)
+            second = gr.File(label="Second motion or video", type="filepath", file_types=kinds, height=140)
             sound = gr.Audio(label="Sound to carry along", type="filepath", sources=["upload"])
         with gr.Column(scale=1, min_width=280):
             what = gr.Radio(
@@ -170,7 +171,7 @@ def _build_motions(studio: Studio, portrait: Any) -> None:
         except Stopped:
             yield skip, status_html(Status("Stopped; nothing was kept.")), skip, skip
         except InputError as error:
-            yield skip, status_html(Status(capital(str(error)), problem=True)), skip, skip
+            yield skip, status_html(Status(sentence(error), problem=True)), skip, skip
         finally:
             studio.end(user, job)
 

@@ -20,7 +20,7 @@ from .inspection import (
     sync,
 )
 from .studio import Studio
-from .words import capital, table_html
+from .words import capital, sentence, table_html
 
 EMPTY = '<p style="opacity:.6">Give something on the left.</p>'
 
@@ -34,9 +34,9 @@ def build_inspect_tab(studio: Studio) -> None:
             )
             speech = gr.Audio(type="filepath", label="Speech", sources=["upload", "microphone"])
             motion = gr.File(
-                label="Motion file (.safetensors)", type="filepath", file_types=[".safetensors"], height=110
+                label="Motion file (.safetensors)", type="filepath", file_types=[".safetensors"], height=140
             )
-            video = gr.File(label="Any video", type="filepath", file_types=["video"], height=110)
+            video = gr.File(label="Any video", type="filepath", file_types=["video"], height=140)
             look = gr.Button("Look closer", variant="primary", elem_id="look")
         with gr.Column(scale=2, min_width=320):
             report = gr.HTML(EMPTY, elem_classes="vasa-table", elem_id="report")
@@ -80,7 +80,7 @@ def _examine_motion(path: str, speech: str | None) -> tuple[list[Finding], Any]:
     try:
         file = read_motion_file(path)
     except InputError as error:
-        return [Finding("Motion", str(error), "", "bad")], None
+        return [Finding("Motion", sentence(error), "", "bad")], None
     seconds = len(file.motion) / file.motion.fps
     findings = [Finding("Motion", f"{len(file.motion)} frames, {seconds:.1f} s, model {file.model or 'unknown'}")]
     sound = None

@@ -16,6 +16,7 @@ from ..io.face import crop_square, detector_name, find_faces
 from ..latents import Motion
 from ..provenance import Report, verify
 from .studio import Studio
+from .words import sentence
 
 MIN_FACE, MAX_YAW, MAX_PITCH = 110, math.radians(25), math.radians(20)
 BLURRED, DARK, BRIGHT = 0.001, 0.18, 0.85
@@ -49,7 +50,7 @@ def examine_portrait(studio: Studio, path: str) -> list[Finding]:
     try:
         picture, framed, _ = studio.looked_at(path)
     except InputError as error:
-        return [Finding("Portrait", str(error), "The crop can also be given by hand.", "bad")]
+        return [Finding("Portrait", sentence(error), "The crop can also be given by hand.", "bad")]
     height, width = picture.pixels.shape[1:]
     faces = find_faces(picture.pixels)
     findings = [Finding("Picture", f"{width} × {height} pixels")]
@@ -102,7 +103,7 @@ def examine_speech(path: str) -> list[Finding]:
     try:
         sound = Studio.heard(path)
     except InputError as error:
-        return [Finding("Speech", str(error), "", "bad")]
+        return [Finding("Speech", sentence(error), "", "bad")]
     waveform = sound.waveform.numpy()
     share, level = activity(waveform, sound.sample_rate)
     findings = [
@@ -136,7 +137,7 @@ def examine_video(path: str) -> tuple[list[Finding], Report | None]:
     try:
         report = verify(path)
     except InputError as error:
-        return [Finding("Video", str(error), "", "bad")], None
+        return [Finding("Video", sentence(error), "", "bad")], None
     found = "found" if report.mark.found else "not found"
     place = ""
     if report.mark.found and report.mark.scale != 1:

@@ -14,7 +14,7 @@ from .panel import Panel, controls_from
 from .performer import Performer
 from .player import keep
 from .studio import LONGEST_SECONDS, Studio
-from .words import capital
+from .words import sentence
 
 
 class HlsCall:
@@ -67,7 +67,7 @@ def connect(studio: Studio, microphone: Any, player: Any, portrait: Any, panel: 
             if call is None:
                 call = calls[user] = HlsCall(Performer(studio.pipe, studio.portrait(path), controls), studio.pipe.size)
         except InputError as error:
-            raise gr.Error(capital(str(error)), print_exception=False) from error
+            raise gr.Error(sentence(error), print_exception=False) from error
         call.performer.change(controls)
         call.hear(*chunk)
         pieces = call.segments()

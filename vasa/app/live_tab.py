@@ -12,7 +12,7 @@ from .inputs import picture_input
 from .panel import build_panel, controls_from
 from .studio import Studio
 from .web import read_web
-from .words import capital
+from .words import sentence
 
 HTML = read_web("live.html")
 CSS = read_web("live.css")
@@ -54,7 +54,7 @@ def build_live_tab(studio: Studio) -> Any:
         try:
             ticket = calls.ticket(request.session_hash, studio.portrait(path), controls_from(panel.named(values)))
         except InputError as error:
-            return json.dumps({}), f"**{capital(str(error))}**"
+            return json.dumps({}), f"**{sentence(error)}**"
         root = (request.headers.get("x-forwarded-prefix") or request.request.scope.get("root_path") or "").rstrip("/")
         return json.dumps(
             {"ticket": ticket, "path": f"{root}/rtc/offer", "ice": calls.ice_servers}

@@ -38,6 +38,7 @@ CSS = """
 .vasa-head p { margin: 2px 0 0; color: var(--body-text-color-subdued); }
 /* the player and its status keep their size whatever is in them, so that nothing jumps */
 .vasa-player, .vasa-player video { height: 460px !important; }
+#still img { width: 100%; height: 100%; object-fit: contain; }
 .vasa-status { min-height: 84px; padding: 4px 2px; }
 .vasa-status .bar { height: 4px; border-radius: 2px; background: var(--border-color-primary); overflow: hidden; }
 .vasa-status .bar div { height: 100%; background: var(--primary-600); transition: width .3s; }
@@ -51,7 +52,11 @@ CSS = """
 .vasa-table .remedy { display: block; font-size: .9em; color: var(--body-text-color-subdued); }
 .vasa-table .bad { color: var(--error-text-color, #b91c1c); } .vasa-table .warn { color: #b45309; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 0 10px 24px !important; }
+  .gradio-container { padding: 0 4px 24px !important; }
+  .gradio-container > .main, .gradio-container .wrap > .contain { padding-left: 4px; padding-right: 4px; }
+  .gradio-container .main.fillable { padding: 0 8px !important; }
+  .tabs, .tab-wrapper, .tab-container { min-width: 0; max-width: 100%; }
+  .tab-container button { padding: 8px 7px !important; font-size: .92rem; }
   .vasa-player, .vasa-player video { height: 340px !important; }
 }
 """

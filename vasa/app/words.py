@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from .performance import Status
@@ -10,6 +11,7 @@ CONSENT = (
     "Animate yourself, somebody who has agreed, or somebody who does not exist. Every video carries an invisible mark "
     "and says in its metadata that it is synthetic."
 )
+_FOLDERS = re.compile(r"(?<![\w:/])/(?:[^\s/;,]+/)+")
 READY = Status("Ready when you are.")
 
 
@@ -22,6 +24,11 @@ def status_html(status: Status) -> str:
         f'<div style="width: {100 * status.share:.0f}%"></div></div>'
         f'<div class="line{kind}" role="status">{escape(status.words)}</div><div class="notes">{notes}</div>'
     )
+
+
+def sentence(error: Exception) -> str:
+    """An error for the page: files by their names alone, since where they lie on the server is nobody's business."""
+    return capital(_FOLDERS.sub("", str(error)))
 
 
 def capital(sentence: str) -> str:

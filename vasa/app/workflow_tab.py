@@ -16,7 +16,7 @@ from .background import watched
 from .inputs import picture_input
 from .performance import Status
 from .studio import Stopped, Studio
-from .words import capital, status_html
+from .words import sentence, status_html
 
 VIDEO = (".mp4", ".webm", ".mov")
 OWN = "(the file on the right)"
@@ -35,7 +35,7 @@ def build_workflow_tab(studio: Studio) -> None:
             name = gr.Dropdown(
                 names, value=names[0], label="Workflow", info="The same files run in ComfyUI.", elem_id="workflow"
             )
-            own = gr.File(label="Workflow in API format (.json)", type="filepath", file_types=[".json"], height=110)
+            own = gr.File(label="Workflow in API format (.json)", type="filepath", file_types=[".json"], height=140)
             portrait = picture_input(label="Portrait", height=200, sources=["upload"])
             speech = gr.Audio(type="filepath", label="Speech", sources=["upload", "microphone"])
             more = gr.Code(
@@ -58,7 +58,7 @@ def build_workflow_tab(studio: Studio) -> None:
         try:
             return _nodes(_workflow(name, own))
         except InputError as error:
-            return {"problem": str(error)}
+            return {"problem": sentence(error)}
 
     def check(name: str, own: str | None, portrait: str | None, speech: str | None, more: str) -> list:
         answers = [gr.validate(True, "")] * 5
@@ -67,7 +67,7 @@ def build_workflow_tab(studio: Studio) -> None:
         try:
             _overrides(more)
         except InputError as error:
-            answers[4] = gr.validate(False, capital(str(error)))
+            answers[4] = gr.validate(False, sentence(error))
         return answers
 
     def run(
@@ -94,7 +94,7 @@ def build_workflow_tab(studio: Studio) -> None:
         except Stopped:
             yield status_html(Status("Stopped.")), gr.skip()
         except InputError as error:
-            yield status_html(Status(capital(str(error)), problem=True)), gr.skip()
+            yield status_html(Status(sentence(error), problem=True)), gr.skip()
         finally:
             studio.end(user, job)
 

@@ -47,12 +47,12 @@ def run(given: argparse.Namespace) -> None:
     from ..live import Report, live_plan, run_live
     from ..motion.plan import WindowPlan
     from ..pipeline import Vasa
-    from ..stream import Session
+    from ..stream import LIVE, Session
 
     output = sys.stdout.buffer
     if output.isatty():
         raise InputError("stdout is a terminal; send the video into a player or a file, e.g. | ffplay -")
-    controls = Controls() if given.controls is None else Controls.from_file(given.controls)
+    controls = LIVE if given.controls is None else Controls.from_file(given.controls)
     if given.seed is not None:
         controls = replace(controls, seed=given.seed)
     picture = load_image(given.portrait)

@@ -181,8 +181,7 @@ def levers(base: Controls) -> list[Lever]:
         ),
         Lever("blink rate", "blinks", (0.0, 15.0, 30.0, 45.0), lambda rate: replace(base, blink=Blink(rate))),
         Lever(
-            "expression", "expression", factors, lambda factor: replace(surprised, expression=factor),
-            lambda factor: 0.5 * factor,
+            "expression", "expression", factors, lambda factor: replace(surprised, expression=factor), relative=True,
         ),
         Lever("mouth", "mouth", factors, lambda factor: replace(base, mouth=factor), relative=True),
         *(

@@ -181,7 +181,7 @@ def _fill(
         denoiser,
         conditions,
         length,
-        scales={name: scale for name, scale in controls.guidance.items() if given.given.get(name, True)},
+        scales={n: s for n, s in controls.guidance.items() if given.given.get(n, True) and n in denoiser.guided},
         steps=controls.steps,
         sampler=controls.sampler,
         noise=frame_noise(controls.seed, range(begin, end), whole.shape[2])[None],

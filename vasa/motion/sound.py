@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..errors import InputError
 
 
 class SoundBuffer:
@@ -100,3 +103,25 @@ class Resampler:
         ]
         self.pending = torch.zeros(self.reach)
         return made
+
+
+def mono(samples: Any) -> Tensor:
+    """Sound as a session takes it, float32 [N] on the CPU.
+
+    Args:
+        samples: tensor or array, float in [-1, 1] or int16, [N].
+
+    Raises:
+        InputError: not mono, of another type, or not finite.
+    """
+    waveform = torch.as_tensor(samples).detach().cpu()
+    if waveform.dim() != 1:
+        raise InputError(f"expected mono sound [N], got {list(waveform.shape)}; mix its channels first")
+    if waveform.dtype == torch.int16:
+        return waveform.float() / 32768
+    if not waveform.is_floating_point():
+        raise InputError(f"expected sound as float in [-1, 1] or int16, got {waveform.dtype}; convert it")
+    waveform = waveform.float()
+    if not torch.isfinite(waveform).all():
+        raise InputError("the sound holds NaN or infinite samples; check where it comes from")
+    return waveform

@@ -6,13 +6,14 @@ const show = () => {
   const [yaw, pitch] = read(), dot = element.querySelector('.dot');
   if (!dot) return;
   dot.style.left = (50 - 50 * yaw / limit) + '%'; dot.style.top = (50 + 50 * pitch / limit) + '%';
+  element.querySelector('.pad').setAttribute('aria-valuetext', yaw + ', ' + pitch);
   const side = Math.abs(yaw) < .5 ? '' : Math.abs(yaw).toFixed(0) + '° ' + (yaw > 0 ? 'left' : 'right');
   const height = Math.abs(pitch) < .5 ? '' : Math.abs(pitch).toFixed(0) + '° ' + (pitch > 0 ? 'down' : 'up');
   element.querySelector('.words').textContent = [side, height].filter(Boolean).join(', ') || 'into the camera';
 };
 const put = (yaw, pitch) => {
   const clip = v => Math.max(-limit, Math.min(limit, Math.round(v * 2) / 2));
-  props.value = JSON.stringify([clip(yaw), clip(pitch)]); show(); trigger('input'); trigger('change');
+  props.value = JSON.stringify([clip(yaw), clip(pitch)]); show(); trigger('input'); trigger('change'); setTimeout(show);
 };
 const at = event => {
   const box = element.querySelector('.pad').getBoundingClientRect();
