@@ -106,3 +106,16 @@ def test_damaged_files_are_refused(folder, damage):
     )
     with pytest.raises(InputError, match="face.safetensors"):
         checkpoint.load(folder)
+
+
+def test_a_file_of_very_many_tensors_is_refused(tmp_path):
+    """Row 28: 200,000 empty tensors are no model, and are not read one by one."""
+    path = tmp_path / "face.safetensors"
+    save_file({f"t{index}": torch.zeros(0) for index in range(25_000)}, path)
+    with pytest.raises(InputError, match="25000 tensors"):
+        checkpoint.read_weights(path)
+    names = ",".join(f'"t{index}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for index in range(200_000))
+    header = ("{" + names + "}").encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(InputError, match="face.safetensors"):
+        checkpoint.read_weights(path)

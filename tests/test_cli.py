@@ -411,7 +411,7 @@ def test_ctrl_c_in_a_real_process(portrait, tmp_path):
         # a parent in the background may have left the signal ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    for _ in range(600):
+    for _ in range(1800):
         if (tmp_path / ".out.partial.mp4").exists() or child.poll() is not None:
             break
         time.sleep(0.1)

@@ -177,3 +177,27 @@ def test_manual_and_no_crop(astronaut):
 def test_crop_that_misses_the_picture(astronaut, crop):
     with pytest.raises(InputError, match="misses the 512x512 portrait"):
         portrait_crop(astronaut, crop=crop)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: torch.cat([x[:, :118], 0.9 + 0 * x[:, 118:165], x[:, 165:]], dim=1),
+        lambda x: torch.cat([0.1 + 0 * x[:, :, :140], x[:, :, 140:]], dim=2),
+        lambda x: x[:, :, 120:],
+        lambda x: (x * 3).round() / 3,
+        lambda x: x * 0.01,
+        lambda x: 0.97 + 0.03 * x,
+    ],
+    ids=["masked", "half covered", "half outside", "cartoon", "black", "white"],
+)
+def test_hard_faces_are_cropped_or_the_manual_way_is_offered(astronaut, change):
+    """Row 13: a face that is found is framed within the picture's reach; one that is not ends in the sentence."""
+    head = change(astronaut[:, :300, 80:380])
+    try:
+        crop = portrait_crop(head, size=64)
+    except InputError as error:
+        assert "--crop X,Y,SIZE" in str(error)
+    else:
+        assert crop.picture.shape == (3, 64, 64) and torch.isfinite(crop.picture).all()
+        assert 40 < crop.side < 500

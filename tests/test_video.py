@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
 
@@ -250,3 +252,21 @@ def test_colours_keep_their_place_in_any_even_size(tmp_path, size):
         writer.write(picture)
     seen = next(iter(read_video(tmp_path / "v.mp4").frames))
     assert (seen - picture)[:, 2:-2, 2:-2].abs().mean() < 0.05
+
+
+def test_a_long_film_is_written_in_constant_memory(tmp_path):
+    """Row 20: ten minutes of sound pulled as the pictures come; the second half needs no more than the first."""
+    blocks = (np.zeros((2, 48_000), np.float32) for _ in range(600))
+    picture, peaks = torch.zeros(4, 3, 32, 32), []
+    tracemalloc.start()
+    try:
+        with VideoWriter(tmp_path / "v.mp4", 32, 1, (blocks, 48_000)) as writer:
+            for index in range(150):
+                writer.write(picture)
+                if index % 50 == 49:
+                    peaks.append(tracemalloc.get_traced_memory()[1])
+                    tracemalloc.reset_peak()
+    finally:
+        tracemalloc.stop()
+    assert track_ends(tmp_path / "v.mp4") == pytest.approx((600.0, 600.0), abs=0.0215)
+    assert peaks[2] < peaks[0] + 200_000 and max(peaks) < 5_000_000

@@ -21,7 +21,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="INPUT=VALUE",
         help="replace an input: audio=speech.wav, seed=3, or 5.seed by the node's number",
     )
-    parser.add_argument("-o", "--out", type=Path, default=Path(), metavar="FOLDER", help="where results go")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("output"), metavar="FOLDER", help="where results go (output)"
+    )
     parser.add_argument("--inputs", type=Path, metavar="FOLDER", help="where the workflow's file names are looked up")
     parser.set_defaults(run=run)
 
@@ -40,6 +42,8 @@ def run(given: argparse.Namespace) -> None:
     def notice(sentence: str) -> None:
         print(f"vasa: note: {sentence}", file=sys.stderr)
 
+    if not given.out.exists() and given.out.parent.is_dir():
+        given.out.mkdir()
     with Progress() as progress:
         saved = run_workflow(
             given.workflow, dict(given.set), given.out, input_dir=given.inputs, progress=progress, notice=notice

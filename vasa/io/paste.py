@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from .face import Crop
+from .alpha import refined
+from .face import Crop, upright
 
 Matte = Callable[[Tensor], Tensor]
 """Crops [n, 3, S, S] in [0, 1] -> share of the person in each pixel, [n, 1, s, s] in [0, 1], any s."""
@@ -67,7 +68,7 @@ class PasteBack:
         self._matte = matte
         self._turns = framed.quarter_turns
         self._portrait = framed.picture[None].float().cpu()
-        turned = torch.rot90(original, self._turns, (1, 2))
+        turned = upright(original, self._turns)
         left, top, self._edge = framed.square
         height, width = turned.shape[1:]
         if left >= width or top >= height or left + self._edge <= 0 or top + self._edge <= 0:
@@ -110,7 +111,11 @@ class PasteBack:
         """
         left, top, width, height = self.rectangle
         alpha = torch.zeros(len(frames), 1, *self.original.shape[1:])
-        patch = self._rows_of(self._person(frames.float().cpu()) * self._fade)(0, 1 << 31)
+        frames = frames.float().cpu()
+        person = self._person(frames)
+        if self._matte is not None:
+            person = refined(person, resized(frames, 2 * REGION_SIZE))
+        patch = self._rows_of(person * resized(self._fade, person.shape[-1]))(0, 1 << 31)
         alpha[:, :, top : top + height, left : left + width] = torch.rot90(patch.clamp(0, 1), -self._turns, (2, 3))
         return alpha
 
