@@ -419,3 +419,44 @@ def test_no_file_of_the_server_can_be_had(client, tmp_path):
 def test_only_what_is_meant_for_programs_is_offered(client):
     offered = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(offered) == {"/animate", "/animate_file", "/drive", "/inspect"}
+
+
+def test_motions_are_edited_and_shown(studio, speech):
+    from vasa.app import edit_tab
+
+    *_, made = events_of(studio, speech)
+    motion, video = str(made.motion), str(made.video)
+    steps = []
+    for what, second, count in ((1, motion, 30 + 30 - 5), (2, motion, 30), (3, None, 2 * (30 - 5))):
+        values = (str(PORTRAIT), motion, second, speech, edit_tab.OPERATIONS[what], 5, 2, 1, 0.1, False)
+        path, kept, _, status = edit_tab._edited(studio, studio.folder("e"), values, lambda *told: steps.append(told))
+        assert len(list(read_video(path).frames)) == count == len(read_motion_file(kept).motion)
+        assert status.words.startswith("Done")
+    assert {stage for stage, *_ in steps} == {"frames"}
+    values = (str(PORTRAIT), motion, None, None, edit_tab.OPERATIONS[0], 5, 2, 2.0, 0, False)
+    path, *_ = edit_tab._edited(studio, studio.folder("e"), values, lambda *_: None)
+    assert len(list(read_video(path).frames)) == 15
+    still = edit_tab._still(studio)
+    rest = (0.0,) * (len(edit_tab.STILL) + len(edit_tab.TURNS))
+    picture, words = still(str(PORTRAIT), "[0, 0]", *rest)
+    assert picture is None or picture.shape == (64, 64, 3)
+    assert still(None, "[0, 0]", *rest)[0] is None and "gaze" in still(str(PORTRAIT), "x", *rest)[1]
+    assert video
+
+
+def test_workflows_are_shown_and_run_with_other_files(studio, speech, tmp_path):
+    from vasa.nodes.headless import run_workflow
+
+    prompt = workflow_tab._workflow("basic", None)
+    assert any("Animate" in name or "Motion" in name or "VASA" in name.upper() for name in workflow_tab._nodes(prompt))
+    files = workflow_tab.files_for(prompt, {"portrait": str(PORTRAIT), "speech": speech, "video": None})
+    assert sorted(key.rpartition(".")[2] for key in files) == ["audio", "portrait"]
+    with pytest.raises(InputError, match="loads no video"):
+        workflow_tab.files_for(prompt, {"video": speech})
+    changed = workflow_tab.replaced(prompt, {key: "../secret.png" for key in files if key.endswith("portrait")})
+    with pytest.raises(InputError):
+        run_workflow(changed, {}, tmp_path, input_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+    changed = workflow_tab.replaced(prompt, {"1.model": str(TINY)})
+    with pytest.raises(InputError):
+        run_workflow(changed, {}, tmp_path, input_dir=tmp_path)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .checkpoint import load_matte
 from .io.alpha import PngFolderWriter, foreground, refined, writer_for
-from .io.face import Crop, crop_square
+from .io.face import Crop, crop_square, upright
 from .io.paste import SOFTNESS, PasteBack
 from .io.video import VideoWriter
 from .latents import FaceLatents
@@ -117,6 +117,5 @@ def sharpened(latents: FaceLatents, pixels: Tensor, framed: Crop, size: int) -> 
     detail = min(-(-edge // size) * size, DETAIL_SIZE // size * size)
     if detail <= size or getattr(latents, "portrait", None) is None:
         return latents, size
-    turned = torch.rot90(pixels, framed.quarter_turns, (1, 2))
-    portrait = crop_square(turned, left, top, edge, detail)
+    portrait = crop_square(upright(pixels, framed.quarter_turns), left, top, edge, detail)
     return replace(latents, portrait=portrait[None].to(latents.portrait)), detail

@@ -56,15 +56,14 @@ def build_edit_tab(studio: Studio, shared: dict[str, Any]) -> None:
                 label="Moved by hand", interactive=False, height=460, buttons=["download"], elem_id="still"
             )
             said = gr.Markdown("", elem_id="still-words")
-        with gr.Column(scale=1, min_width=280):
-            with gr.Row():
-                sliders = [
-                    gr.Slider(0, 1, 0, step=0.02, label=label, info=info, min_width=170, elem_id=f"still-{name}")
-                    for name, (label, info, _) in STILL.items()
-                ]
             turns = [
                 gr.Slider(-limit, limit, 0, step=1, label=label, info="Degrees from the portrait's own angle.")
                 for label, limit in TURNS.values()
+            ]
+        with gr.Column(scale=1, min_width=280):
+            sliders = [
+                gr.Slider(0, 1, 0, step=0.02, label=label, info=info, elem_id=f"still-{name}")
+                for name, (label, info, _) in STILL.items()
             ]
     moved = [portrait, gaze, *sliders, *turns]
     for widget in moved:

@@ -32,7 +32,8 @@ def theme() -> gr.themes.Base:
 
 
 CSS = """
-.gradio-container { max-width: 1360px !important; margin: 0 auto; padding: 0 20px 32px !important; }
+.gradio-container { width: 100% !important; max-width: 1360px !important; margin: 0 auto;
+  padding: 0 20px 32px !important; }
 .vasa-head { padding: 20px 4px 4px; }
 .vasa-head h1 { font-size: 1.6rem; font-weight: 650; letter-spacing: -0.01em; margin: 0; }
 .vasa-head p { margin: 2px 0 0; color: var(--body-text-color-subdued); }
@@ -47,7 +48,9 @@ CSS = """
 .vasa-status .problem { color: var(--error-text-color, #b91c1c); }
 .vasa-consent { font-size: .86em; color: var(--body-text-color-subdued); padding: 0 2px; }
 .vasa-table table { width: 100%; border-collapse: collapse; font-size: .95em; }
-.vasa-table td { padding: 5px 8px; border-bottom: 1px solid var(--border-color-primary); vertical-align: top; }
+.vasa-table table, .vasa-table tr, .vasa-table td { border: 0 !important; }
+.vasa-table td { padding: 5px 8px; border-bottom: 1px solid var(--border-color-primary) !important;
+  vertical-align: top; }
 .vasa-table td:first-child { white-space: nowrap; color: var(--body-text-color-subdued); }
 .vasa-table .remedy { display: block; font-size: .9em; color: var(--body-text-color-subdued); }
 .vasa-table .bad { color: var(--error-text-color, #b91c1c); } .vasa-table .warn { color: #b45309; }

@@ -18,8 +18,9 @@ from .performance import Status
 from .studio import Stopped, Studio
 from .words import sentence, status_html
 
-VIDEO = (".mp4", ".webm", ".mov")
-OWN = "(the file on the right)"
+OWN = "(the file below)"
+FILE_INPUTS = {"portrait": ("portrait", "image"), "speech": ("audio",), "video": ("video",)}
+"""What a file box may feed, by the names of the nodes' inputs."""
 
 
 def build_workflow_tab(studio: Studio) -> None:
@@ -38,6 +39,7 @@ def build_workflow_tab(studio: Studio) -> None:
             own = gr.File(label="Workflow in API format (.json)", type="filepath", file_types=[".json"], height=140)
             portrait = picture_input(label="Portrait", height=200, sources=["upload"])
             speech = gr.Audio(type="filepath", label="Speech", sources=["upload", "microphone"])
+            video = gr.File(label="Driving video", type="filepath", file_types=["video"], height=140)
             more = gr.Code(
                 "{}",
                 language="json",
@@ -60,18 +62,26 @@ def build_workflow_tab(studio: Studio) -> None:
         except InputError as error:
             return {"problem": sentence(error)}
 
-    def check(name: str, own: str | None, portrait: str | None, speech: str | None, more: str) -> list:
-        answers = [gr.validate(True, "")] * 5
+    def check(
+        name: str, own: str | None, portrait: str | None, speech: str | None, video: str | None, more: str
+    ) -> list:
+        answers = [gr.validate(True, "")] * len(inputs)
         if name == OWN and not own:
             answers[1] = gr.validate(False, "Give a workflow file, or choose one of ours.")
         try:
             _overrides(more)
         except InputError as error:
-            answers[4] = gr.validate(False, sentence(error))
+            answers[5] = gr.validate(False, sentence(error))
         return answers
 
     def run(
-        name: str, own: str | None, portrait: str | None, speech: str | None, more: str, request: gr.Request
+        name: str,
+        own: str | None,
+        portrait: str | None,
+        speech: str | None,
+        video: str | None,
+        more: str,
+        request: gr.Request,
     ) -> Iterator[tuple]:
         user = request.session_hash
         job, folder = studio.begin(user), studio.folder(user)
@@ -81,7 +91,7 @@ def build_workflow_tab(studio: Studio) -> None:
             from ..nodes.headless import run_workflow
 
             workflow = replaced(_workflow(name, own), _overrides(more))
-            files = _pictures_and_sound(workflow, portrait, speech)
+            files = files_for(workflow, {"portrait": portrait, "speech": speech, "video": video})
             return run_workflow(workflow, files, folder, input_dir=EXAMPLES, progress=progress, notice=notices.append)
 
         try:
@@ -101,7 +111,7 @@ def build_workflow_tab(studio: Studio) -> None:
     def halt(request: gr.Request) -> None:
         studio.stop(request.session_hash)
 
-    inputs = [name, own, portrait, speech, more]
+    inputs = [name, own, portrait, speech, video, more]
     for widget in (name, own):
         widget.change(show, [name, own], steps, show_progress="hidden", api_visibility="private")
     go.click(
@@ -152,15 +162,25 @@ def replaced(workflow: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]
     return workflow
 
 
-def _pictures_and_sound(workflow: dict[str, Any], portrait: str | None, speech: str | None) -> dict[str, str]:
-    """Overrides that put the given files into the first nodes that load a picture or a sound."""
+def files_for(workflow: dict[str, Any], given: dict[str, str | None]) -> dict[str, str]:
+    """Overrides that put the page's files into the first nodes that load a portrait, speech or a video.
+
+    Raises:
+        InputError: a file for which the workflow has no use.
+    """
     found = {}
-    for key, path in (("image", portrait), ("audio", speech)):
-        nodes = [number for number, node in workflow.items() if isinstance(node["inputs"].get(key), str)]
-        if path and nodes:
-            found[f"{nodes[0]}.{key}"] = path
-        elif path:
-            raise InputError(f"this workflow loads no {'picture' if key == 'image' else 'sound'}; clear that box")
+    for what, path in given.items():
+        if not path:
+            continue
+        loading = [
+            f"{number}.{key}"
+            for number, node in workflow.items()
+            for key in FILE_INPUTS[what]
+            if isinstance(node["inputs"].get(key), str)
+        ]
+        if not loading:
+            raise InputError(f"this workflow loads no {what}; clear that box")
+        found[loading[0]] = path
     return found
 
 

@@ -148,6 +148,11 @@ def crop_square(image: Tensor, x: float, y: float, size: float, out: int) -> Ten
     return F.interpolate(square[None], size=(out, out), mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
+def upright(image: Tensor, quarter_turns: int) -> Tensor:
+    """A picture [3, H, W] given anticlockwise quarter turns; without any, itself: `torch.rot90` would copy it."""
+    return torch.rot90(image, quarter_turns, (1, 2)) if quarter_turns % 4 else image
+
+
 def whole_pixels(x: float, y: float, size: float) -> tuple[int, int, int]:
     """A square's corner and edge, rounded to pixels as `crop_square` does."""
     return round(x), round(y), max(2, round(size))
@@ -188,7 +193,7 @@ def portrait_crop(
             )
         return _cut(image, x, y, edge, size, 0, [])
     box, notices = _choose(find_faces(image) if boxes is None else boxes, face)
-    turned = torch.rot90(image, box.quarter_turns, (1, 2))
+    turned = upright(image, box.quarter_turns)
     edge = CROP_PER_FACE * box.size
     centre_x, centre_y = box.centre[0], box.centre[1] + CENTRE_BELOW_BOX * box.size
     if refine is not None:
