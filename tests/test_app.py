@@ -40,10 +40,12 @@ TINY, PORTRAIT = ROOT / "tests" / "data" / "tiny", ROOT / "examples" / "portrait
 
 @pytest.fixture(scope="module", autouse=True)
 def tidy():
-    """Servers and clients leave sockets and loops to the garbage collector; that is theirs to mend."""
+    """Servers and clients leave sockets and event loops to the garbage collector; that is theirs to mend."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        asyncio.get_event_loop_policy().get_event_loop().close()
+        asyncio.set_event_loop(None)
         gc.collect()
 
 

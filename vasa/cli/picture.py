@@ -27,8 +27,6 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run_crop(given: argparse.Namespace) -> None:
-    import torch
-
     from ..io import face as faces
     from ..io.files import check_writable
     from ..io.image import load_image, save_image
@@ -58,8 +56,8 @@ def run_crop(given: argparse.Namespace) -> None:
             box = boxes[face]
             rows[-1]["box"] = {"x": round(box.x), "y": round(box.y), "size": round(box.size)}
     if given.out is not None:
-        upright = torch.rot90(picture.pixels, crops[0].quarter_turns, (1, 2))
-        save_image(draw_faces(upright, boxes, crops, given.face if boxes else 0), given.out)
+        seen = faces.upright(picture.pixels, crops[0].quarter_turns)
+        save_image(draw_faces(seen, boxes, crops, given.face if boxes else 0), given.out)
     if given.json:
         print(json.dumps({"width": width, "height": height, "faces": rows}))
         return
