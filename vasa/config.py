@@ -19,7 +19,7 @@ class TrunkConfig:
     """A picture -> 4x4 feature map."""
 
     kind: str = "plain"
-    """"plain" (residual blocks with average pooling) or "resnet18" / "resnet50" (torchvision, GroupNorm)."""
+    """"plain" (residual blocks with average pooling), "resnet18" / "resnet50" (torchvision, GroupNorm), or "none"."""
     input_size: int = 128
     """Pictures are resized to this many pixels first."""
     unshuffle: int = 1
@@ -58,6 +58,8 @@ class FaceConfig:
     identity_trunk: TrunkConfig = TrunkConfig("resnet50", 256)
     pose_trunk: TrunkConfig = TrunkConfig("resnet18", 128)
     dynamics_trunk: TrunkConfig = TrunkConfig("resnet18", 128)
+    dynamics_patches: TrunkConfig = TrunkConfig("none")
+    """E_dyn also looks at mouth and eyes from near, each through a trunk like this ("none": not, as in the paper)."""
     identity_channels: int = 512
     dynamics_dim: int = 128
     dynamics_names: tuple[str, ...] = ()
@@ -82,6 +84,12 @@ class FaceConfig:
     """Source and driving pose steer both warps, and with the identity code the decoder's norms (not in the paper)."""
     relight: bool = False
     """Detail path: warped pixels get a smooth predicted gain, as a head that turns changes its shading."""
+    mouth_size: int = 64
+    mouth_widths: tuple[int, ...] = ()
+    """Close-up of the mouth: channels at a quarter, half and full resolution; empty: no close-ups (not in the paper)."""
+    eye_size: int = 48
+    eye_widths: tuple[int, ...] = ()
+    """The same for the eyes."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,10 @@ class AudioConfig:
     sample_rate: int = 16_000
     normalise: bool = True
     """Zero mean and unit variance per stretch, as Facebook's encoder was trained; off where loudness matters."""
+    mel_bands: int = 0
+    """Log-mel bands in front of the transformer in the place of convolutions over raw samples; 0: none."""
+    mel_dilations: tuple[int, ...] = ()
+    """Residual convolutions over the bands, one each."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +173,8 @@ def _tuples(value: Any) -> Any:
 VASA1 = VasaConfig("vasa-1", FaceConfig(), AudioConfig(), MotionConfig())
 
 
-_SMALL_TRUNK = TrunkConfig("plain", 128, unshuffle=2, widths=(32, 48, 96, 128))
+PATCH_TRUNK = TrunkConfig("plain", 64, unshuffle=2, widths=(24, 48, 80))
+_SMALL_TRUNK = TrunkConfig("plain", 128, unshuffle=2, widths=(24, 40, 64, 96))
 
 VASA_MINI = VasaConfig(
     "vasa-mini",
@@ -184,6 +197,7 @@ VASA_MINI = VasaConfig(
         identity_trunk=TrunkConfig("plain", 128, unshuffle=4, widths=(32, 64, 96)),
         pose_trunk=TrunkConfig("plain", 128, unshuffle=2, widths=(32, 64, 96, 160)),
         dynamics_trunk=_SMALL_TRUNK,
+        dynamics_patches=PATCH_TRUNK,
         identity_channels=64,
         dynamics_dim=59,
         dynamics_names=DYNAMICS,
@@ -198,6 +212,8 @@ VASA_MINI = VasaConfig(
         detail=True,
         pose_aware=True,
         relight=True,
+        mouth_widths=(80, 48, 24),
+        eye_widths=(56, 32, 16),
     ),
     AudioConfig(
         source="",
@@ -206,11 +222,9 @@ VASA_MINI = VasaConfig(
             num_hidden_layers=4,
             num_attention_heads=4,
             intermediate_size=512,
-            conv_dim=(160, 128, 128),
-            conv_kernel=(400, 4, 4),
-            conv_stride=(80, 2, 2),
-            num_feat_extract_layers=3,
-            conv_bias=True,
+            conv_dim=(160,),
+            conv_kernel=(640,),
+            conv_stride=(320,),
             hidden_dropout=0.0,
             activation_dropout=0.0,
             attention_dropout=0.0,
@@ -222,8 +236,10 @@ VASA_MINI = VasaConfig(
         ),
         feature_dim=192,
         normalise=False,
+        mel_bands=64,
+        mel_dilations=(1, 2, 4, 1, 2),
     ),
-    MotionConfig(dim=256, depth=6, heads=4, feedforward=1024),
+    MotionConfig(dim=256, depth=5, heads=4, feedforward=1024),
 )
 
 TINY = VasaConfig(

@@ -44,6 +44,8 @@ class FaceLatents:
         head_pose: pose of the portrait itself, [B, 6], float32.
         facial_dynamics: dynamics code of the portrait itself, [B, E], float32.
         portrait: the picture the detail path samples from, [B, 3, S, S] in [0, 1].
+        mouth: features of its mouth for the close-up, [B, C', h, w]; None without close-ups.
+        eyes: features of its eyes, [B, 2, C", h', w'].
     """
 
     appearance_volume: Tensor
@@ -51,10 +53,13 @@ class FaceLatents:
     head_pose: Tensor
     facial_dynamics: Tensor
     portrait: Tensor
+    mouth: Tensor | None = None
+    eyes: Tensor | None = None
 
     def to(self, *args, **kwargs) -> FaceLatents:
         """Move every tensor; `head_pose` and `facial_dynamics` keep float32."""
-        move = {k: getattr(self, k).to(*args, **kwargs) for k in self.__dataclass_fields__}
+        held = {k: getattr(self, k) for k in self.__dataclass_fields__}
+        move = {k: v if v is None else v.to(*args, **kwargs) for k, v in held.items()}
         for name in ("head_pose", "facial_dynamics"):
             move[name] = move[name].float()
         return FaceLatents(**move)

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from . import graphs
 from .face.blocks import NormAct
+from .face.closeup import CloseUp
 from .face.decoder import Decoder
 from .face.model import FaceModel
 from .face.warp import WarpGenerator
 from .graphs import Graphed
 from .latents import FaceLatents
 
-_DECODING = ("embed_driving", "warp_driving", "decoder")
+_DECODING = ("embed_driving", "warp_driving", "decoder", "closeups")
 """Parts of the face model that work on every frame."""
 
 
@@ -105,7 +106,8 @@ class Renderer:
     def _refresh(self) -> None:
         """Convert the weights, again if they have changed or moved."""
         if self._weights is None:
-            self._watched = [p for name in _DECODING for p in getattr(self.model, name).parameters()]
+            parts = [self.model._modules[name] for name in _DECODING]
+            self._watched = [p for part in parts if part is not None for p in part.parameters()]
         weights = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self._watched)
         if weights != self._weights:
             self._light = decoding_copy(self.model, self.dtype)
@@ -121,9 +123,12 @@ def decoding_copy(model: FaceModel, dtype: torch.dtype) -> FaceModel:
     light = copy.copy(model)
     light._modules = dict(model._modules)
     for name in _DECODING:
+        if model._modules[name] is None:
+            continue
         part = copy.deepcopy(model._modules[name]).requires_grad_(False).eval()
-        if isinstance(part, WarpGenerator | Decoder):
-            part.fold(dtype)  # first: sums of rounded weights would be rounded twice
+        for module in part.modules():
+            if isinstance(module, WarpGenerator | Decoder | CloseUp):
+                module.fold(dtype)  # first: sums of rounded weights would be rounded twice
         for module in part.modules():
             if isinstance(module, nn.Conv2d | nn.Linear | NormAct):
                 module.to(dtype)

@@ -22,6 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         ("reader", "face reader: pose, landmarks, expression from a crop"),
         ("matte", "person's matte, which pasting back and alpha use"),
         ("encoders", "head pose and dynamics encoders, which the face model then keeps"),
+        ("closeups", "the face model's close-ups of mouth and eyes"),
         ("face", "face encoder, warps and decoder"),
         ("audio", "speech encoder"),
         ("motion", "motion generator"),
@@ -84,6 +85,10 @@ def _run_train(given: argparse.Namespace) -> None:
         options |= {"size": given.size, "encoders": given.encoders, "reader": given.reader}
         weights = FaceLossWeights(**given.weights)
         train_face(given.data, given.out, box, CONFIGS[given.config], weights=weights, **options)
+    elif given.part == "closeups":
+        from ..training.closeups import train_closeups
+
+        train_closeups(given.data, given.out, box, CONFIGS[given.config], **options)
     elif given.part == "encoders":
         from ..training.encoders import train_encoders
 

@@ -26,9 +26,9 @@ class Decoded:
     Attributes:
         image: [B, 3, S, S] in [0, 1].
         painted: what the volume decoder painted, before blending; `image` itself without the detail path.
-        flow: sampling positions in the portrait, [B, 2, S', S'], float32; None without the detail path.
+        flow: sampling positions in the portrait, [B, 2, S, S], float32; None without the detail path.
         mask: share of the portrait's warped pixels, [B, 1, S, S]; None without the detail path.
-        gain: brightness of the warped pixels over the portrait's, [B, 3, S', S']; None without relighting.
+        gain: brightness of the warped pixels over the portrait's, [B, 3, S, S]; None without relighting.
     """
 
     image: Tensor
@@ -38,8 +38,44 @@ class Decoded:
     gain: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Layers:
+    """What the detail path answers for every pixel, each at a resolution of its own; `compose` makes a picture of it.
+
+    Attributes:
+        painted: colour to paint, [B, 3, ., .] in [0, 1].
+        flow: where the pixel comes from in the portrait, [B, 2, ., .] in [-1, 1], float32.
+        mask: how far the portrait's pixel is trusted, [B, 1, ., .] in [0, 1].
+        gain: its brightness over the portrait's, [B, 3, ., .]; None without relighting.
+    """
+
+    painted: Tensor
+    flow: Tensor
+    mask: Tensor
+    gain: Tensor | None
+
+    def enlarged(self, size: int) -> Layers:
+        """All at one picture size."""
+        gain = None if self.gain is None else enlarge(self.gain, size)
+        return Layers(enlarge(self.painted, size), enlarge(self.flow, size), enlarge(self.mask, size), gain)
+
+
+def compose(layers: Layers, portrait: Tensor) -> Decoded:
+    """Picture = painted (1 - mask) + portrait(flow) gain mask, from layers of one resolution, [B, 3, H, W]."""
+    warped = sample_picture(portrait, layers.flow)
+    if layers.gain is not None:
+        warped = warped * layers.gain
+    image = torch.lerp(layers.painted, warped, layers.mask)
+    return Decoded(image, layers.painted, layers.flow, layers.mask, layers.gain)
+
+
 _GAIN_RANGE = 0.7
 """Warped pixels get at most e^0.7 = 2 times brighter or darker."""
+
+
+def gain_of(raw: Tensor) -> Tensor:
+    """A network's output as a gain."""
+    return (_GAIN_RANGE * torch.tanh(raw.float())).exp()
 
 
 def code_size(config: FaceConfig) -> int:
@@ -88,8 +124,8 @@ class Decoder(nn.Module):
         code: Tensor,
         source_positions: Tensor | None = None,
         portrait: Tensor | None = None,
-    ) -> Decoded:
-        """Render a posed volume.
+    ) -> Tensor | Layers:
+        """Render a posed volume: to a picture [B, 3, S, S], or with the detail path to the layers of one.
 
         Args:
             volume: posed features with depth-major channels, [B, D*C, H, W].
@@ -104,8 +140,7 @@ class Decoder(nn.Module):
         if not self.detail:
             for up in self.ups:
                 x = up.enlarged(x, (2, 2), code)
-            image = self._paint(x)
-            return Decoded(image, image)
+            return self._paint(x)
         flow = self._choose(x, source_positions, code)
         for up in self.ups[:-1]:
             x = up.enlarged(x, (2, 2), code)
@@ -120,17 +155,12 @@ class Decoder(nn.Module):
         added = torch.cat([seen, shift], dim=1).to(x.dtype, memory_format=torch.channels_last)
         x = self.ups[-1](torch.cat([x, added], dim=1), code)
         fine = F.pixel_shuffle(self.fine_flow(x).float(), self.shuffle)
-        flow = enlarge(flow, fine.shape[-1]) + fine
-        size = portrait.shape[-1]
-        painted = enlarge(self._paint(x), size)
-        mask = enlarge(torch.sigmoid(F.pixel_shuffle(self.mask(x), self.shuffle).float()), size)
-        warped = sample_picture(portrait, enlarge(flow, size))
-        gain = None
-        if self.gain is not None:
-            gain = (_GAIN_RANGE * torch.tanh(self.gain(x).float())).exp()
-            warped = warped * enlarge(gain, size)
-        image = torch.lerp(painted, warped, mask)
-        return Decoded(image, painted, flow, mask, gain)
+        return Layers(
+            painted=self._paint(x),
+            flow=enlarge(flow, fine.shape[-1]) + fine,
+            mask=torch.sigmoid(F.pixel_shuffle(self.mask(x), self.shuffle).float()),
+            gain=None if self.gain is None else gain_of(self.gain(x)),
+        )
 
     def fold(self, dtype: torch.dtype) -> None:
         """Make enlarging part of the convolutions behind it; weights must not change afterwards."""

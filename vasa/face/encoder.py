@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..config import FaceConfig
+from ..config import FaceConfig, TrunkConfig
 from ..geometry import identity_grid, rotation
 from .blocks import NormAct, ResBlock, Trunk, resize_pictures
+from .patches import EYES, MOUTH, cut_patch
 
 FACE_CENTRE = (0.0, 0.2, -0.4)
 """Middle of the face (between the eyes and the chin, on the surface) in canonical coordinates."""
@@ -84,11 +85,41 @@ class DynamicsEncoder(nn.Module):
     def __init__(self, config: FaceConfig) -> None:
         super().__init__()
         self.trunk = Trunk(config.dynamics_trunk, config.group_width)
-        self.head = nn.Linear(self.trunk.channels * 16, config.dynamics_dim)
+        features = self.trunk.channels * 16
+        self.near = None
+        if config.dynamics_patches.kind != "none":
+            self.near = PatchTrunks(config.dynamics_patches, config.group_width)
+            features += self.near.channels
+        self.head = nn.Linear(features, config.dynamics_dim)
 
     def forward(self, pictures: Tensor, head_pose: Tensor) -> Tensor:
-        crop = align_face(pictures, head_pose, self.trunk.config.input_size)
-        return self.head(self.trunk(crop).flatten(1)).float()
+        seen = self.trunk(align_face(pictures, head_pose, self.trunk.config.input_size)).flatten(1)
+        if self.near is not None:
+            seen = torch.cat([seen, self.near(pictures, head_pose)], dim=-1)
+        return self.head(seen).float()
+
+
+class PatchTrunks(nn.Module):
+    """Mouth and eyes seen from near: pictures [B, 3, S, S] and poses [B, 6] -> [B, channels].
+
+    Lids and lips move by a few pixels; in the crop of the whole face that is less than one feature.
+    """
+
+    _MOUTH, _EYE = 112, 64
+
+    def __init__(self, config: TrunkConfig, group_width: int) -> None:
+        super().__init__()
+        self.mouth, self.eyes = Trunk(config, group_width), Trunk(config, group_width)
+        self.mouth_head = nn.Linear(self.mouth.channels * 16, self._MOUTH)
+        self.eye_head = nn.Linear(self.eyes.channels * 16, self._EYE)
+        self.size = config.input_size
+        self.channels = self._MOUTH + 2 * self._EYE
+
+    def forward(self, pictures: Tensor, head_pose: Tensor) -> Tensor:
+        mouth = self.mouth_head(self.mouth(cut_patch(pictures, head_pose, MOUTH, self.size)).flatten(1))
+        eyes = torch.cat([cut_patch(pictures, head_pose, eye, self.size) for eye in EYES])
+        eyes = self.eye_head(self.eyes(eyes).flatten(1)).unflatten(0, (2, -1))
+        return F.silu(torch.cat([mouth, *eyes], dim=-1))
 
 
 def align_face(pictures: Tensor, head_pose: Tensor, size: int) -> Tensor:

@@ -10,7 +10,8 @@ from ..geometry import inverse_pose_matrix, pose_matrix
 from ..kernels.dispatch import warp_volume
 from ..latents import FaceLatents
 from .blocks import resize_pictures
-from .decoder import Decoded, Decoder
+from .closeup import CloseUps
+from .decoder import Decoded, Decoder, compose
 from .encoder import AppearanceEncoder, DynamicsEncoder, IdentityEncoder, PoseEncoder
 from .warp import CanonicalUNet, WarpEmbedding, WarpGenerator
 
@@ -34,6 +35,7 @@ class FaceModel(nn.Module):
         self.warp_driving = WarpGenerator(config)
         self.unet = CanonicalUNet(config)
         self.decoder = Decoder(config)
+        self.closeups = CloseUps(config) if config.mouth_widths else None
 
     def read(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Head pose [B, 6] and facial dynamics [B, E] of pictures [B, 3, S, S]."""
@@ -62,7 +64,8 @@ class FaceModel(nn.Module):
             # the same warp of the position grid itself: where each canonical voxel lies in the portrait
             positions = warp_volume(_position_volume(volume), theta=theta, flow=delta, padding_mode="border")
             canonical = torch.cat([canonical.float(), positions], dim=1)
-        return FaceLatents(canonical, identity_code, head_pose.float(), facial_dynamics.float(), portrait)
+        patches = () if self.closeups is None else self.closeups.look(portrait, head_pose)
+        return FaceLatents(canonical, identity_code, head_pose.float(), facial_dynamics.float(), portrait, *patches)
 
     def decode(self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Decoded:
         """Show the face under another pose and other dynamics.
@@ -81,12 +84,16 @@ class FaceModel(nn.Module):
             code = torch.cat([facial_dynamics, poses, identity_code.mean((-2, -1)).to(poses.dtype)], dim=-1)
         move = dict(theta=inverse_pose_matrix(head_pose), flow=delta, order="rigid_then_flow", collapse_depth=True)
         if not self.config.detail:
-            return self.decoder(warp_volume(face.appearance_volume, **move), code)
+            image = self.decoder(warp_volume(face.appearance_volume, **move), code)
+            return Decoded(image, image)
         posed = warp_volume(face.appearance_volume, padding_mode="border", **move)
         posed = posed.unflatten(1, (self.config.volume_depth, -1))
         features, positions = posed[:, :, :-2].flatten(1, 2), posed[:, :, -2:].flatten(1, 2)
         portrait = face.portrait.expand(b, *face.portrait.shape[1:])
-        return self.decoder(features, code, positions, portrait)
+        layers = self.decoder(features, code, positions, portrait).enlarged(portrait.shape[-1])
+        if self.closeups is not None:
+            layers = self.closeups(layers, face, head_pose, facial_dynamics)
+        return compose(layers, portrait)
 
     def forward(self, portrait: Tensor, head_pose: Tensor, facial_dynamics: Tensor, **source: Tensor) -> Decoded:
         """`decode(encode(portrait, **source), head_pose, facial_dynamics)`."""

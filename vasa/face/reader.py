@@ -1,7 +1,7 @@
 """The face reader: what a picture of a face shows, in one pass.
 
-A first trunk finds the head (pose) in the whole picture; the face is cut out upright by that pose, and a second trunk
-reads the crop: landmarks, expression, gaze, emotion, identity and region masks. It is trained on rendered people,
+A first trunk finds the head (pose) in the whole picture; by that pose the face is cut out upright, and mouth and eyes
+from near, and further trunks read them: landmarks, expression, gaze, emotion, identity and region masks. It is trained on rendered people,
 refines crops, labels real video, and scores the face model. Not in the paper.
 """
 
@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import TrunkConfig
+from ..config import PATCH_TRUNK, TrunkConfig
 from ..latents import DYNAMICS, EMOTIONS
 from .blocks import NormAct, ResBlock, Trunk, resize_pictures
-from .encoder import align_face, align_grid
+from .encoder import PatchTrunks, align_face, align_grid
 
 NUM_PARTS = 9
 
@@ -28,8 +28,11 @@ class ReaderConfig:
     group_width: int = 8
     locate: TrunkConfig = TrunkConfig("plain", 128, unshuffle=2, widths=(24, 48, 64, 96))
     crop_size: int = 128
-    widths: tuple[int, ...] = (32, 48, 80, 128)
+    widths: tuple[int, ...] = (24, 48, 72, 112)
     """Channels of the crop's trunk; the crop enters folded 2x2 into channels."""
+    patches: TrunkConfig = PATCH_TRUNK
+    summary: int = 128
+    """Numbers that stand for the whole crop in front of the heads."""
     identity_dim: int = 64
 
 
@@ -77,7 +80,9 @@ class FaceReader(nn.Module):
             c = width
         self.norm = NormAct(c, g)
         self.parts = nn.Sequential(NormAct(config.widths[1], g), nn.Conv2d(config.widths[1], NUM_PARTS, 3, padding=1))
-        flat = c * 16
+        self.summary = nn.Linear(c * 16, config.summary)
+        self.near = PatchTrunks(config.patches, g)
+        flat = config.summary + self.near.channels
         self.pose = nn.Linear(flat, 6)
         self.landmarks = nn.Linear(flat, 68 * 2)
         self.dynamics = nn.Linear(flat, len(DYNAMICS))
@@ -103,7 +108,8 @@ class FaceReader(nn.Module):
         """Read pictures; `head_pose` replaces the reader's own rough pose as the crop's frame (training)."""
         rough = self.find(pictures) if head_pose is None else head_pose
         maps = self.features(pictures, rough.detach())
-        flat = F.adaptive_avg_pool2d(self.norm(maps[-1]), 4).flatten(1)
+        whole = F.silu(self.summary(F.adaptive_avg_pool2d(self.norm(maps[-1]), 4).flatten(1)))
+        flat = torch.cat([whole, self.near(pictures, rough.detach())], dim=-1)
         local = self.landmarks(flat).float().unflatten(-1, (68, 2))
         return Reading(
             head_pose=rough + self.pose(flat).float(),

@@ -30,6 +30,9 @@ from .studio import sample_studio
 
 SPLITS = ("train", "test")
 STYLISED_SHARE = 0.2
+SOURCES = 3
+"""The first frames of a person, which portraits are taken from; more of them are calm, as portraits are."""
+_CALM_SOURCES, _CALM_TARGETS = 0.55, 0.12
 _SAMPLES = 1.5
 _DEPTH_TOLERANCE_CM = 0.35
 _SEED_STRIDE = 1_000_003
@@ -49,15 +52,15 @@ def write_shard(
     """Render people and store them.
 
     The file holds `images` uint8 [P, F, 3, S, S]; `head_pose` [P, F, 6], `dynamics` [P, F, 59] and
-    `landmarks` [P, F, 68, 2], float32; `part` uint8 [P, F, S/2, S/2]; for every ordered pair of frames `flow`
-    float16 [P, F target, F source, 2, S/4, S/4], where a target pixel's surface point lies in the source (x,
-    y in [-1, 1], corners aligned), with `visible` uint8 of the same pixels; `seed` int64 [P].
+    `landmarks` [P, F, 68, 2], float32; `part` uint8 [P, F, S/2, S/2]; from each of the first R = min(F, 3) frames to
+    every frame `flow` float16 [P, F target, R source, 2, S/2, S/2], where a target pixel's surface point lies in
+    the source (x, y in [-1, 1], corners aligned), with `visible` uint8 of the same pixels; `seed` int64 [P].
 
     Args:
         path: file to write; it appears under its name only when complete.
         people: P.
         frames: F.
-        size: S, a multiple of 4.
+        size: S, even.
         seed: person i of the shard depends on (seed, split, i) alone.
         split: "train", or "test" with the held-out skin and hair and seeds of its own.
         pose_range: factor of the head's rotations.
@@ -66,9 +69,9 @@ def write_shard(
     Raises:
         InputError: the split or the size cannot be used.
     """
-    if split not in SPLITS or size % 4:
+    if split not in SPLITS or size % 2:
         raise InputError(
-            f"expected split train or test and a size divisible by 4, got {split!r} and {size}; change them"
+            f"expected split train or test and an even size, got {split!r} and {size}; change them"
         )
     seeds = [person_seed(seed, index, split) for index in range(people)]
     rows = [render_person(pack, frames, size, own, split, pose_range, device) for own in seeds]
@@ -139,13 +142,15 @@ def render_person(
     generator = Generator().manual_seed(seed)
     person = sample_person(pack, generator, split)
     studio = sample_studio(generator, size)
-    labels = sample_labels(generator, frames, pose_range)
+    calm = torch.full((frames,), _CALM_TARGETS)
+    calm[:SOURCES] = _CALM_SOURCES
+    labels = sample_labels(generator, frames, pose_range, calm)
     labels = FrameLabels(labels.head_pose.to(device), labels.dynamics.to(device), labels.body_shift.to(device))
     rendered = render(pack, person, studio, labels, size, samples=_SAMPLES)
     image = rendered.image
     if happens(STYLISED_SHARE, generator):
         image = stylise(image, generator)
-    flow, visible = flow_pairs(rendered, size // 4)
+    flow, visible = flow_pairs(rendered, size // 2, min(SOURCES, frames))
     return {
         "images": (image.clamp(0, 1) * 255).round().byte(),
         "head_pose": labels.head_pose.float(),
@@ -158,15 +163,16 @@ def render_person(
     }
 
 
-def flow_pairs(rendered: Rendered, cells: int) -> tuple[Tensor, Tensor]:
-    """Where the surface seen in every frame lies in every other frame.
+def flow_pairs(rendered: Rendered, cells: int, sources: int) -> tuple[Tensor, Tensor]:
+    """Where the surface seen in every frame lies in the first frames.
 
     Args:
         rendered: T frames of one person.
-        cells: edge of the coarse grid on which flow is evaluated, corners aligned.
+        cells: edge of the grid on which flow is evaluated, corners aligned.
+        sources: R, how many of the first frames are looked into.
 
     Returns:
-        flow [T target, T source, 2, cells, cells] in [-1, 1] and visible [T, T, cells, cells] bool: nothing
+        flow [T target, R source, 2, cells, cells] in [-1, 1] and visible [T, R, cells, cells] bool: nothing
         hides the point in the source and it lies inside the picture. Background maps to itself.
     """
     size = rendered.image.shape[-1]
@@ -176,12 +182,12 @@ def flow_pairs(rendered: Rendered, cells: int) -> tuple[Tensor, Tensor]:
     triangle, weights = rendered.triangle[:, rows, columns].long(), rendered.weights[:, rows, columns]
     corners = rendered.faces.long()[triangle.clamp(min=0)]
     covered = triangle >= 0
-    depth = torch.stack([_depth(rendered, t, size) for t in range(len(triangle))])
+    depth = torch.stack([_depth(rendered, t, size) for t in range(sources)])
     own = torch.stack([_place(rendered.vertices[t], corners[t], weights[t])[0] for t in range(len(triangle))])
     # The surface point was taken at a sample beside the grid point; the picture moves along with it.
     remainder = grid - own
     flows, visibles = [], []
-    for source in range(len(triangle)):
+    for source in range(sources):
         place, away = _place(rendered.vertices[source], corners, weights)
         place = torch.where(covered[..., None], place + remainder, grid)
         pixel = ((place + 1) / 2 * (size - 1)).clamp(0, size - 1)

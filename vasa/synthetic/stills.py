@@ -23,7 +23,7 @@ _CALM_SHARE = 0.25
 
 
 def sample_labels(
-    generator: Generator, frames: int, pose_range: float = 1.0, calm_share: float = _CALM_SHARE
+    generator: Generator, frames: int, pose_range: float = 1.0, calm_share: float | Tensor = _CALM_SHARE
 ) -> FrameLabels:
     """Draw frames of one person under one camera.
 
@@ -31,7 +31,8 @@ def sample_labels(
         generator: CPU generator.
         frames: T.
         pose_range: factor of the head's rotations; 1 reaches yaw +-35, pitch +-22, roll +-18 degrees.
-        calm_share: share of frames that look like a usual portrait: almost frontal, hardly any expression.
+        calm_share: share of frames that look like a usual portrait, almost frontal, hardly any expression; a tensor
+            [T] gives each frame its own chance.
 
     Returns:
         Labels of T frames: t within +-0.2, log_s around the average framing with +-20 % between people and

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..face.patches import mirror_dynamics, mirror_pose
 from ..geometry import identity_grid
-from ..latents import DYNAMICS
 from ..synthetic.dataset import load_shard
 
 
@@ -81,17 +81,19 @@ class StillShards:
         return len(self.index)
 
     def pairs(self, batch_size: int, targets: int, generator: torch.Generator, size: int | None = None) -> PairBatch:
-        """Random people, for each a random source frame and `targets` other frames; half of them mirrored."""
+        """Random people, for each a source frame and `targets` other frames, all at random; half of them mirrored."""
         picks = torch.randint(len(self.index), (batch_size,), generator=generator).tolist()
         sources, aims, flows, seen = [], [], [], []
         for pick in picks:
             shard, person = self.index[pick]
             data = self.shards[shard]
-            frames = data["images"].shape[1]
-            order = torch.randperm(frames, generator=generator)[: targets + 1]
+            frames, count = data["flow"].shape[1:3]
+            source = int(torch.randint(count, (1,), generator=generator))
+            others = torch.randperm(frames - 1, generator=generator)[:targets]
+            order = torch.cat([torch.tensor([source]), others + (others >= source)])
             stills = _stills(data, person, order)
-            flow = data["flow"][person, order[1:], order[0]].float()
-            visible = data["visible"][person, order[1:], order[0]].float()
+            flow = data["flow"][person, :, source].index_select(0, order[1:]).float()
+            visible = data["visible"][person, :, source].index_select(0, order[1:]).float()
             if torch.rand((), generator=generator) < 0.5:
                 stills, flow, visible = mirror(stills), _mirror_flow(flow), visible.flip(-1)
             sources.append(stills[0])
@@ -101,46 +103,37 @@ class StillShards:
         batch = PairBatch(_stack(sources), _stack(aims), torch.stack(flows), torch.stack(seen), torch.tensor(picks))
         return batch
 
-    def stills(self, batch_size: int, generator: torch.Generator) -> tuple[Stills, Tensor]:
-        """Random single pictures and their person's index, [B, ...] and [B]."""
-        picks = torch.randint(len(self.index), (batch_size,), generator=generator).tolist()
+    def stills(
+        self, batch_size: int, generator: torch.Generator, frames_each: int = 1
+    ) -> tuple[Stills, Tensor]:
+        """Random pictures and their person's index, [B, ...] and [B]; `frames_each` of every person drawn."""
+        picks = torch.randint(len(self.index), (batch_size // frames_each,), generator=generator).tolist()
         made = []
         for pick in picks:
             shard, person = self.index[pick]
             data = self.shards[shard]
-            frame = torch.randint(data["images"].shape[1], (1,), generator=generator)
-            still = _stills(data, person, frame)
-            made.append((mirror(still) if torch.rand((), generator=generator) < 0.5 else still)[0])
-        return _stack(made), torch.tensor(picks)
+            frames = torch.randperm(data["images"].shape[1], generator=generator)[:frames_each]
+            stills = _stills(data, person, frames)
+            made.append(mirror(stills) if torch.rand((), generator=generator) < 0.5 else stills)
+        joined = Stills(*(torch.cat([getattr(s, f.name) for s in made]) for f in fields(Stills)))
+        return joined, torch.tensor(picks).repeat_interleave(frames_each)
 
 
 def _stills(data: dict[str, Tensor], person: int, frames: Tensor) -> Stills:
+    def of(name: str) -> Tensor:
+        # index_select copies whole frames; indexing by a tensor went through them byte by byte, six times slower
+        return data[name][person].index_select(0, frames)
+
     return Stills(
-        data["images"][person, frames].float() / 255,
-        data["head_pose"][person, frames].float(),
-        data["dynamics"][person, frames].float(),
-        data["landmarks"][person, frames].float(),
-        data["part"][person, frames].long(),
-    )
+        of("images").float() / 255, of("head_pose").float(), of("dynamics").float(), of("landmarks").float(),
+        of("part").long(),
+    )  # fmt: skip
 
 
 def _stack(stills: list[Stills]) -> Stills:
     return Stills(*(torch.stack([getattr(s, f.name) for s in stills]) for f in fields(Stills)))
 
 
-def _swapped(names: tuple[str, ...]) -> list[int]:
-    other = {"_L": "_R", "_R": "_L"}
-    pairs = {
-        "jawLeft": "jawRight",
-        "jawRight": "jawLeft",
-        "mouthLeft": "mouthRight",
-        "mouthRight": "mouthLeft",
-    }
-    twin = [pairs.get(n, n[:-2] + other[n[-2:]] if n[-2:] in other else n) for n in names]
-    return [names.index(n) for n in twin]
-
-
-_MIRROR_DYNAMICS = _swapped(DYNAMICS)
 _MIRROR_LANDMARKS = [
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
     45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40, *range(54, 47, -1), *range(59, 54, -1),
@@ -150,11 +143,11 @@ _MIRROR_LANDMARKS = [
 
 def mirror(stills: Stills) -> Stills:
     """Left and right exchanged in pictures and labels alike."""
-    signs = torch.tensor([-1.0, 1, -1, -1, 1, 1])
-    dynamics = stills.dynamics[..., _MIRROR_DYNAMICS].clone()
-    dynamics[..., DYNAMICS.index("eyeYaw")] *= -1
     landmarks = stills.landmarks[..., _MIRROR_LANDMARKS, :] * torch.tensor([-1.0, 1.0])
-    return Stills(stills.image.flip(-1), stills.head_pose * signs, dynamics, landmarks, stills.part.flip(-1))
+    return Stills(
+        stills.image.flip(-1), mirror_pose(stills.head_pose), mirror_dynamics(stills.dynamics), landmarks,
+        stills.part.flip(-1),
+    )  # fmt: skip
 
 
 def _mirror_flow(flow: Tensor) -> Tensor:
