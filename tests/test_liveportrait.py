@@ -10,11 +10,12 @@ from vasa import Controls, InputError, Motion, Vasa
 from vasa.backends.liveportrait import joyvasa
 from vasa.backends.liveportrait.config import BACKEND, GeneratorConfig, RendererConfig
 from vasa.backends.liveportrait.controls import CLOSED_BALL
-from vasa.backends.liveportrait.engine import EngineConfig, FaceSide, LivePortrait, Networks
+from vasa.backends.liveportrait.engine import LivePortrait
 from vasa.backends.liveportrait.folding import folded, folds_of, published_shapes
 from vasa.backends.liveportrait.keypoints import EYES, LEFT_BALL, LIPS, RIGHT_BALL, angle_of, head_pose_of, posed
 from vasa.backends.liveportrait.layers import Repeated
 from vasa.backends.liveportrait.motion_extractor import Reading
+from vasa.backends.liveportrait.networks import EngineConfig, FaceSide, Networks
 from vasa.backends.liveportrait.retarget import SIZES
 from vasa.backends.liveportrait.sound import SpeechEncoder, folded_sound
 from vasa.backends.liveportrait.weights import PARTS, RETARGETING, empty

@@ -17,7 +17,9 @@ from safetensors.torch import save_file
 from vasa import Controls, InputError, Vasa, checkpoint, cli
 from vasa.backends.liveportrait import convert, download, joyvasa
 from vasa.backends.liveportrait.config import GeneratorConfig, RendererConfig, from_json, to_json
+from vasa.backends.liveportrait.convert_joyvasa import convert_joyvasa
 from vasa.backends.liveportrait.folding import folds_of, published_shapes
+from vasa.backends.liveportrait.published import read_tensors
 from vasa.backends.liveportrait.retarget import SIZES
 from vasa.backends.liveportrait.sound import SpeechEncoder
 from vasa.backends.liveportrait.weights import PARTS, empty
@@ -110,7 +112,7 @@ def source(tmp_path_factory):
 def model(source, tmp_path_factory):
     dest = tmp_path_factory.mktemp("models") / "photoreal"
     convert.convert_renderer(source, dest, config=TINY)
-    convert.convert_joyvasa(source, dest, heads=4)
+    convert_joyvasa(source, dest, heads=4)
     return dest
 
 
@@ -216,7 +218,7 @@ def test_code_in_a_file_is_never_run(tmp_path):
     path = tmp_path / "published" / "appearance_feature_extractor.pth"
     torch.save({"weight": Harmful()}, path)
     with pytest.raises(InputError, match="cannot be read as weights alone"):
-        convert.read_tensors(path)
+        read_tensors(path)
     statistics = tmp_path / "motion_template.pkl"
     for content in (Harmful(), {"mean_exp": Harmful()}, np.array([Harmful()], dtype=object)):
         statistics.write_bytes(pickle.dumps(content))
@@ -242,7 +244,7 @@ def test_missing_and_ambiguous_files_are_named(source, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "motion_generator_x.pt").write_bytes(b"x")
     with pytest.raises(InputError, match="several files that fit"):
-        convert.convert_joyvasa(tmp_path, tmp_path / "out")
+        convert_joyvasa(tmp_path, tmp_path / "out")
 
 
 def test_a_generator_of_another_kind_is_refused(source, tmp_path):
@@ -251,7 +253,7 @@ def test_a_generator_of_another_kind_is_refused(source, tmp_path):
         change(content["model"])
         torch.save(content, tmp_path / "motion_generator.pt")
         (tmp_path / "motion_template.pkl").write_bytes(pickle.dumps(template()))
-        convert.convert_joyvasa(tmp_path, tmp_path / "out", heads=4)
+        convert_joyvasa(tmp_path, tmp_path / "out", heads=4)
 
     linear = torch.linspace(1, 0, 51)
     for change, said in (

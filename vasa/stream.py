@@ -45,7 +45,7 @@ class Session:
         vasa: the engine (`Vasa`, or one of the same interface).
         face: the portrait's latents.
         controls: what the user asks for; their seed is the session's. Default: `LIVE`, which blinks.
-        plan: how the sound is cut into windows; default `WindowPlan.live()`.
+        plan: how the sound is cut into windows; default `vasa.live_plan()`.
         idle: how much the head moves while nobody speaks, 0 (only eyes, lids and mouth) .. 2; 1 = as generated.
         max_pending: seconds of sound that may wait; beyond it `push_audio` refuses (back-pressure). None: no bound.
         progress: called after every denoising step; may raise to cancel.
@@ -66,11 +66,11 @@ class Session:
         max_pending: float | None = 30.0,
         progress: Callable[[], None] | None = None,
     ) -> None:
-        controls = controls or LIVE
+        controls = vasa.accepted(controls or LIVE)
         if not 0 <= idle <= 2:
             raise InputError(f"idle must be between 0 and 2, got {idle}")
         self.vasa, self.face = vasa, face
-        self.plan = plan or WindowPlan.live()
+        self.plan = plan or vasa.live_plan()
         self.max_pending = max_pending
         self.idle = idle
         self.seed = controls.seed
@@ -78,7 +78,7 @@ class Session:
         """Samples of silence that `idle_until` has put in so far."""
         self._progress = progress
         self._rate, self._fps = vasa.models.audio.config.sample_rate, vasa.fps
-        self._denoiser = vasa.models.motion
+        self._denoiser = vasa.generator_for(face)
         self._fit(self.plan)
         self._schedule = ControlSchedule([(0, controls)])
         self._sound = SoundBuffer(torch.zeros(0))
@@ -232,7 +232,11 @@ class Session:
         """Other controls from the next generated hop on, eased in over 0.4 s.
 
         Their curves count the session's time, not that of the change. The seed stays the session's.
+
+        Raises:
+            InputError: something is asked for that this engine cannot do.
         """
+        controls = self.vasa.accepted(controls)
         with self._changed:
             self._schedule.change(self._state.frame, controls)
 

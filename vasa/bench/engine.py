@@ -20,7 +20,6 @@ from ..kernels import use_backend
 from ..latents import FaceLatents
 from ..motion.conditions import Conditions, nothing_empty
 from ..motion.diffusion import sample
-from ..motion.plan import WindowPlan
 from ..motion.transformer import Denoiser
 from ..pipeline import Vasa, pick_device, pick_precision
 from ..runtime import precision
@@ -140,7 +139,7 @@ def arithmetic_of(run: Callable[[], object]) -> float:
 def session(vasa: Vasa, face: FaceLatents, seconds: float, steps: int, seed: int) -> Session:
     """A live session that has just been given sound."""
     draw = torch.Generator().manual_seed(seed)
-    live = Session(vasa, face, Controls(seed=seed, steps=steps), WindowPlan.live(steps=steps))
+    live = Session(vasa, face, Controls(seed=seed, steps=steps), vasa.live_plan(steps=steps))
     live.push_audio(0.1 * torch.randn(round(16_000 * seconds), generator=draw))
     return live
 

@@ -32,14 +32,18 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def convert(given: argparse.Namespace) -> None:
     """Run `vasa convert`."""
-    from ..backends.liveportrait.convert import convert_joyvasa, convert_renderer
+    from ..backends.liveportrait.convert import convert_renderer
+    from ..backends.liveportrait.convert_ditto import convert_ditto
+    from ..backends.liveportrait.convert_joyvasa import convert_joyvasa
 
     if given.fixed_positions and given.family != "joyvasa":
         raise InputError("--fixed-positions is for joyvasa alone; leave it out")
     if given.family == "joyvasa":
         convert_joyvasa(given.source, given.dest, not given.fixed_positions, report=print)
+    elif given.family == "liveportrait":
+        convert_renderer(given.source, given.dest, report=print)
     else:
-        convert_renderer(given.source, given.dest, given.family, report=print)
+        convert_ditto(given.source, given.dest, report=print)
     print(f"{given.dest}: ready for --model {given.dest}")
 
 

@@ -45,9 +45,10 @@ CATALOGUE: dict[str, Entry] = {
         (
             "ditto_pytorch/models/appearance_extractor.pth", "ditto_pytorch/models/motion_extractor.pth",
             "ditto_pytorch/models/warp_network.pth", "ditto_pytorch/models/decoder.pth",
-            "ditto_pytorch/models/stitch_network.pth",
+            "ditto_pytorch/models/stitch_network.pth", "ditto_pytorch/models/lmdm_v0.4_hubert.pth",
+            "ditto_pytorch/aux_models/hubert_streaming_fix_kv.onnx", "ditto_cfg/v0.4_hubert_cfg_pytorch.pkl",
         ),
-        "Ditto's copy of the renderer",
+        "renderer, and motion from speech and emotion",
     ),
 }  # fmt: skip
 
