@@ -6,7 +6,6 @@ import pickle
 import wave
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -296,60 +295,6 @@ def test_the_command_line_says_what_is_wrong(source, tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith("vasa: ") and "is not the published appearance" in said and said.count("\n") == 1
     assert cli.main(["convert", "ditto", str(source), str(tmp_path / "out"), "--fixed-positions"]) == 2
-
-
-class Hub:
-    """A hub with one small file of each pattern."""
-
-    def __init__(self, content=b"weights"):
-        import hashlib
-
-        self.digest = hashlib.sha256(b"weights").hexdigest()
-        self.content, self.asked = content, []
-
-    def model_info(self, repository, files_metadata):
-        names = ["liveportrait/base_models/a.pth", "liveportrait/retargeting_models/b.pth", "insightface/det_10g.onnx"]
-        lfs = SimpleNamespace(sha256=self.digest)
-        files = [SimpleNamespace(rfilename=name, size=7, lfs=lfs) for name in names]
-        return SimpleNamespace(siblings=files, sha="c0ffee" * 6)
-
-    def download(self, repository, file, **options):
-        self.asked.append((file, options))
-        path = Path(options["local_dir"]) / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.content)
-        return str(path)
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    made = Hub()
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(download, "_api", lambda mirror: made)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", made.download)
-    return made
-
-
-def test_a_download_is_shown_asked_for_and_verified(hub, tmp_path, capsys):
-    assert cli.main(["download", "liveportrait", str(tmp_path)]) == 2
-    said = capsys.readouterr()
-    assert "MIT" in said.out and "base_models/a.pth" in said.out and "--yes" in said.err and not hub.asked
-    assert cli.main(["download", "liveportrait", str(tmp_path), "--yes", "--mirror", "https://mirror.test"]) == 0
-    assert [file for file, _ in hub.asked] == [
-        "liveportrait/base_models/a.pth",
-        "liveportrait/retargeting_models/b.pth",
-    ]
-    assert all(o["token"] is False and o["endpoint"] == "https://mirror.test" for _, o in hub.asked)
-    assert "verified" in capsys.readouterr().out
-    hub.content = b"damaged"
-    assert cli.main(["download", "liveportrait", str(tmp_path), "--yes"]) == 2
-    assert "is damaged" in capsys.readouterr().err and not (tmp_path / "liveportrait/base_models/a.pth").exists()
-
-
-def test_offline_nothing_is_asked_of_the_network(hub, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert cli.main(["download", "joyvasa", str(tmp_path), "--yes"]) == 2
-    assert "HF_HUB_OFFLINE is set" in capsys.readouterr().err and not hub.asked
 
 
 def test_detectors_of_other_licences_are_on_no_list():

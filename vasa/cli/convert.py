@@ -25,7 +25,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("download", help="fetch published weights after showing licence and size")
     parser.add_argument("name", choices=("liveportrait", "joyvasa", "ditto"))
     parser.add_argument("dest", type=Path, metavar="DEST", help="folder for the published files")
-    parser.add_argument("--mirror", metavar="URL", help="another hub address; no token is sent there")
+    parser.add_argument("--mirror", metavar="URL", help="another hub address")
     parser.add_argument("--yes", action="store_true", help="agree to licence and size without being asked")
     parser.set_defaults(run=download)
 
