@@ -5,7 +5,6 @@ import json
 import pickle
 import wave
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
