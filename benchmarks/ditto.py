@@ -19,7 +19,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from liveportrait import difference, keypoints, loaded, statistics_of
+from liveportrait import difference, keypoints, statistics_of
 from torch import Tensor, nn
 
 from vasa.backends.liveportrait import ditto
@@ -30,6 +30,7 @@ from vasa.backends.liveportrait.keypoints import posed
 from vasa.backends.liveportrait.retarget import SIZES
 from vasa.backends.liveportrait.weights import PARTS
 from vasa.backends.seeded import inputs, seeded
+from vasa.bench.published import paired, part_of, published
 from vasa.latents import EMOTIONS
 from vasa.motion.conditions import Conditions, nothing_empty
 from vasa.motion.diffusion import sample
@@ -38,22 +39,13 @@ SMALL = DittoConfig(name="small", dim=32, hidden=48, depth=2, heads=4, window=20
 """Sizes for which the tests keep golden figures."""
 
 
-def published(folder: Path, name: str) -> ModuleType:
-    """The package `core` of the repository under a name of its own."""
-    outer = ModuleType(name)
-    outer.__path__ = [str(folder / "core")]
-    sys.modules[name] = outer
-    # the pipeline's files import these and the modules under test do not use them
+def without_pictures() -> None:
+    """The pipeline's files import these, which the modules under test do not use."""
     for unused in ("librosa", "cv2"):
         try:
             importlib.import_module(unused)
         except ImportError:
             sys.modules[unused] = ModuleType(unused)
-    return outer
-
-
-def part_of(package: ModuleType, name: str) -> ModuleType:
-    return importlib.import_module(f"{package.__name__}.{name}")
 
 
 @torch.inference_mode()
@@ -78,7 +70,7 @@ def renderer_parity(package: ModuleType) -> dict[str, dict]:
     }  # fmt: skip
     rows = {}
     for part, (call_theirs, call_ours) in calls.items():
-        ours = loaded(theirs[part], part, config)
+        ours = paired(theirs[part], part, config)
         expected = call_theirs(theirs[part])
         if part == "decoder" and expected.shape[-1] == 3:
             expected = expected.permute(0, 3, 1, 2) / 255
@@ -230,7 +222,8 @@ def main() -> None:
     parser.add_argument("ditto", type=Path)
     parser.add_argument("--only", choices=("parity", "golden"))
     given = parser.parse_args()
-    package = published(given.ditto, "published_ditto")
+    without_pictures()
+    package = published(given.ditto, "published_ditto", "core")
     if given.only != "parity":
         print(json.dumps(generator_parity(package, SMALL) | sound_parity(package), indent=1))
     if given.only != "golden":

@@ -367,7 +367,11 @@ def test_published_files_become_a_model_that_loads(source, tmp_path):
     )
     assert float(made.low.min()) == -2 and float(made.high.max()) == 3
     listed = (dest / "sha256.txt").read_text()
-    assert EARS in listed and "generator.safetensors" in listed and (dest / "LICENSE-ditto.txt").is_file()
+    assert EARS in listed and "generator.safetensors" in listed
+    assert "TERMS AND CONDITIONS FOR USE" in (dest / "LICENSE-ditto.txt").read_text()
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {path.stat().st_mode for path in dest.iterdir()} == {plain.stat().st_mode}
     expected, x_t = network(), inputs("noise", 1, 20, ditto.CHANNELS)
     known = torch.zeros(1, 20, 24 + ditto.EXTRA)
     arguments = x_t, x_t[:, 0], torch.zeros(1), known, torch.tensor([False])

@@ -114,10 +114,11 @@ def test_nothing_is_fetched_before_somebody_agrees(hub, tmp_path, monkeypatch, c
     assert "nobody is there to agree" in said.err and not paths(hub) and not any(tmp_path.iterdir())
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     answers = iter(["", "n", "yes"])
-    monkeypatch.setattr("builtins.input", lambda question: next(answers))
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda question: (asked.append(question), next(answers))[1])
     for _ in range(2):
         assert run(hub, tmp_path) == 2 and "nothing was downloaded" in capsys.readouterr().err and not paths(hub)
-    assert run(hub, tmp_path) == 0
+    assert run(hub, tmp_path) == 0 and set(asked) == {"1 MB in all; licence MIT. Download? [y/N] "}
     assert (tmp_path / "liveportrait/base_models/appearance.pth").read_bytes() == CONTENT
     assert not (tmp_path / "insightface").exists() and capsys.readouterr().out.count("SHA-256 verified") == 2
 

@@ -15,6 +15,7 @@ from .. import checkpoint
 from ..audio import AudioEncoder
 from ..config import CONFIGS
 from ..controls import Controls
+from ..errors import InputError
 from ..face.model import FaceModel
 from ..kernels import use_backend
 from ..latents import FaceLatents
@@ -31,6 +32,11 @@ STEPS = (50, 10)
 
 def engine(name_or_folder: str, device: str, number_format: str, seed: int) -> Vasa:
     """A model from its folder, or a configuration without weights (such as "vasa-1") with random ones."""
+    if name_or_folder not in CONFIGS and (backend := checkpoint.backend_of(name_or_folder)) != "vasa":
+        raise InputError(
+            f"{name_or_folder} is a model of the backend {backend!r}; measure its networks with random weights by "
+            f"`vasa bench --model {backend}`"
+        )
     known = CONFIGS.get(name_or_folder)
     if known is None or (checkpoint.PACKAGED / name_or_folder).is_dir():
         return Vasa.from_pretrained(name_or_folder, device=device, precision=number_format)

@@ -56,7 +56,7 @@ def download(given: argparse.Namespace) -> None:
     if not given.yes:
         if not sys.stdin.isatty():
             raise InputError("nobody is there to agree to the licence; read it above and repeat with --yes")
-        if input("Download? [y/N] ").strip().lower() not in ("y", "yes"):
+        if input(f"{made.summary}. Download? [y/N] ").strip().lower() not in ("y", "yes"):
             raise InputError("nothing was downloaded")
     fetch(made, given.dest, given.mirror, print)
     print(f"next: vasa convert {given.name} {given.dest} MODEL_FOLDER")

@@ -7,6 +7,7 @@ folds norms. What a file says about its origin (source hashes, licence, configur
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,16 @@ def write_part(
     path = dest / f"{part}.safetensors"
     with replacing(path) as partial:
         save_file(state, partial, metadata={**header, "sources": json.dumps(hashes, sort_keys=True)})
+        partial.chmod(_usual_mode())  # safetensors makes files that nobody else may read
     licence = dest / f"LICENSE-{family}.txt"
     with replacing(licence) as partial:
         partial.write_text(text)
     listed = [f"{sha256(p)}  {p.name}" for p in sorted([*dest.glob("*.safetensors"), *dest.glob(EARS)])]
     with replacing(dest / "sha256.txt") as partial:
         partial.write_text("\n".join(listed) + "\n")
+
+
+def _usual_mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

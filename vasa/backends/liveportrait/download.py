@@ -69,14 +69,18 @@ class Offer:
     files: tuple[tuple[str, int, str], ...]
 
     @property
+    def summary(self) -> str:
+        """Size and licence in a few words."""
+        return f"{sum(size for _, size, _ in self.files) / 1e6:.0f} MB in all; licence {LICENCES[self.name][0]}"
+
+    @property
     def text(self) -> str:
         """The offer in words: origin, licence, size."""
-        entry, (licence, terms) = CATALOGUE[self.name], LICENCES[self.name]
-        size = sum(size for _, size, _ in self.files) / 1e6
+        entry, terms = CATALOGUE[self.name], LICENCES[self.name][1]
         lines = [
             f"{self.name}: {entry.about}, from {entry.repository} at {self.revision[:12]}",
             *(f"  {path}  {size / 1e6:.1f} MB" for path, size, _ in self.files),
-            f"  {size:.0f} MB in all; licence {licence}:", "", terms,
+            f"  {self.summary}:", "", terms,
         ]  # fmt: skip
         return "\n".join(lines)
 
