@@ -156,7 +156,9 @@ def attentions(judge: Judge, draw: Draw, dtype: torch.dtype, length: int, width:
     """Attention from a packed projection, with and without bias and key lengths."""
     q, k, v = draw(2, length, 3, 4, width, dtype=dtype).permute(2, 0, 3, 1, 4)
     bias, lengths = draw(1, 4, length, length, dtype=dtype), torch.tensor([length, length // 2], device=draw.device)
-    for options in (dict(), dict(bias=bias), dict(key_lengths=lengths), dict(bias=bias, key_lengths=lengths)):
+    several = dict(bias=bias, key_lengths=lengths)
+    causal = dict(causal_prefix=0), several | dict(causal_prefix=length // 3)
+    for options in (dict(), dict(bias=bias), dict(key_lengths=lengths), several, *causal):
         wide = options | (dict(bias=bias.double()) if "bias" in options else {})
         exact = reference.short_attention(q.double(), k.double(), v.double(), **wide)
         run = functools.partial(dispatch.short_attention, q, k, v, **options)

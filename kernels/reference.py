@@ -190,14 +190,17 @@ def _to_batch(grad: Tensor, n: int) -> Tensor:
 
 def short_attention(
     q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, key_lengths: Tensor | None = None,
-    scale: float | None = None,
+    causal_prefix: int | None = None, scale: float | None = None,
 ) -> Tensor:  # fmt: skip
     """softmax(q k^T scale + bias) v for short sequences.
 
     Args:
-        q, k, v: [N, heads, L, d].
-        bias: added to the scores, broadcastable to [N, heads, L, L].
+        q: [N, heads, L, d].
+        k, v: [N, heads, S, d].
+        bias: added to the scores, broadcastable to [N, heads, L, S].
         key_lengths: number of valid keys per row of the batch, [N]; the rest are ignored.
+        causal_prefix: how many leading keys every query sees; of the others only those up to its own place, the last
+            query being where the last key is. None: all keys.
         scale: 1 / sqrt(d) by default.
 
     Returns:
@@ -207,7 +210,22 @@ def short_attention(
         valid = torch.arange(k.shape[2], device=k.device) < key_lengths[:, None]  # [N, L]
         hidden = torch.zeros_like(valid, dtype=q.dtype).masked_fill(~valid, float("-inf"))[:, None, None]
         bias = hidden if bias is None else bias + hidden
+    if causal_prefix is not None:
+        seen = causal_mask(q.shape[2], k.shape[2], causal_prefix, q.device)
+        hidden = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill(~seen, float("-inf"))
+        bias = hidden if bias is None else bias + hidden
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+
+
+def causal_mask(queries: int, keys: int, prefix: int, device: torch.device) -> Tensor:
+    """Which keys each query sees, [L, S] bool: `prefix` leading ones and those up to its own place.
+
+    >>> causal_mask(2, 3, 1, torch.device("cpu")).int().tolist()
+    [[1, 1, 0], [1, 1, 1]]
+    """
+    place = torch.arange(queries, device=device)[:, None] + (keys - queries)
+    key = torch.arange(keys, device=device)
+    return (key <= place) | (key < prefix)
 
 
 def group_norm_silu(

@@ -35,7 +35,7 @@ def problems(dtype=torch.float32):
         "group_norm_silu": (normal(2, 8, 3, 3, dtype=dtype), 2, *norms, 1e-5, norms, norms.flip(0)),
         "residual_layer_norm": (*normal(2, 3, 8, dtype=dtype), *norms, 1e-5),
         "guided_step": (normal(2, 1, 3, 4, dtype=dtype), levels[:2], normal(1, 3, 4, dtype=dtype), levels, None, None),
-        "short_attention": (q, k, v, normal(1, 2, 5, 5, dtype=dtype), torch.tensor([5, 3]), 0.25),
+        "short_attention": (q, k, v, normal(1, 2, 5, 5, dtype=dtype), torch.tensor([5, 3]), 1, 0.25),
     }
 
 
