@@ -11,7 +11,8 @@ from torch import Tensor
 
 from . import backend, reference
 from .backend import use_backend
-from .reference import ddim_coefficients, warp_grid
+from .positions import warp_grid
+from .reference import ddim_coefficients
 
 __all__ = [
     "backend_report", "ddim_coefficients", "grid_sample_3d", "group_norm_silu", "guided_step", "guided_x0_step",

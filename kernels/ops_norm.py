@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import launch, reference
+from .positions import summed_to
 from .register import define, laid_out, run
 
 
@@ -45,8 +46,8 @@ def _group_norm_silu_backward(ctx, grad):
     grad = grad * (sigmoid * (1 + y * (1 - sigmoid)))
     grad_scale = grad_shift = None
     if scale is not None:
-        grad_scale = reference._to_batch((grad * normed).sum(space), scale.shape[0])
-        grad_shift = reference._to_batch(grad.sum(space), shift.shape[0])
+        grad_scale = summed_to((grad * normed).sum(space), scale.shape[0])
+        grad_shift = summed_to(grad.sum(space), shift.shape[0])
         grad = grad * factor
     grad_x, grad_weight, grad_bias = torch.ops.aten.native_group_norm_backward(
         grad.contiguous(),

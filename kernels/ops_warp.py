@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import launch, reference
+from .positions import summed_to, warp_grid, warp_grid_backward
 from .register import define, laid_out, run
 
 
@@ -68,7 +69,7 @@ def _warp_backward(ctx, grad):
             grad * mask.reshape(shape)
         )  # fmt: skip
     order = _order(ctx.rigid_first)
-    positions = grid if grid is not None else reference.warp_grid(tuple(ctx.size), theta, flow, order, ctx.align)
+    positions = grid if grid is not None else warp_grid(tuple(ctx.size), theta, flow, order, ctx.align)
     positions = positions.expand(grad.shape[0], *positions.shape[1:])
     grad_volume = grad_theta = grad_flow = grad_grid = None
     if wants_volume:
@@ -76,9 +77,9 @@ def _warp_backward(ctx, grad):
     if wants_theta or wants_flow or wants_grid:
         through = warp3d_grad_grid(grad, volume, positions, ctx.zeros, ctx.align, ctx.collapse)
         if grid is None:
-            grad_theta, grad_flow = reference.warp_grid_backward(through, ctx.size, theta, flow, order, ctx.align)
+            grad_theta, grad_flow = warp_grid_backward(through, ctx.size, theta, flow, order, ctx.align)
         else:
-            grad_grid = reference._to_batch(through, grid.shape[0]).to(grid.dtype)
+            grad_grid = summed_to(through, grid.shape[0]).to(grid.dtype)
     return grad_volume, grad_theta, grad_flow, grad_grid, None, None, None, None, None, None
 
 

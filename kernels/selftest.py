@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .positions import warp_grid
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 4e-3}
 """Largest relative L2 error; float32 attention may use reduced products on some devices."""
@@ -54,7 +55,7 @@ def _warp(place: torch.device, dtype: torch.dtype, draw: torch.Generator) -> lis
         )
         pairs.append((moved, exact))
     grad = _normal(draw, place, dtype, 2, 40, 3, 9, 8)
-    grid = reference.warp_grid((3, 9, 8), theta, flow, "flow_then_rigid", True)
+    grid = warp_grid((3, 9, 8), theta, flow, "flow_then_rigid", True)
     kind = dict(zeros=True, align=True, collapse=False)
     scattered = warp3d_gradients.grad_volume(grad, grid, tuple(volume.shape), **kind)
     fast = scattered, warp3d_gradients.grad_grid(grad, volume, grid, **kind)

@@ -30,7 +30,7 @@ ARROWS = {
     "track": STORES | {"io"},
     "live": MODEL | {"io", "stream", "motion", "controls"},
     "pipeline": MODEL | {"face", "audio", "motion", "controls", "checkpoint", "stream", "runtime", "backends"},
-    "backends": MODEL | {"face", "audio", "motion", "controls", "io", "checkpoint", "pipeline", "backends"},
+    "backends": MODEL | {"face", "audio", "motion", "controls", "io", "checkpoint", "pipeline", "runtime", "backends"},
     "synthetic": STORES | {"synthetic"},
     "training": MODEL | {"face", "audio", "motion", "controls", "synthetic", "training", "checkpoint", "pipeline"},
     "metrics": MODEL

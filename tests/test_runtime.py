@@ -8,7 +8,7 @@ import torch
 
 from vasa import Controls, Vasa, graphs
 from vasa.graphs import Graphed
-from vasa.kernels import use_backend
+from vasa.kernels import positions, use_backend
 from vasa.latents import Motion
 
 TINY = Path(__file__).parent / "data" / "tiny"
@@ -62,6 +62,18 @@ def test_triton_kernels_give_the_same_frames_and_the_same_motion(vasa, face, mot
     for got, exact in zip(fast, plain, strict=True):
         assert not torch.equal(got, exact), "the kernels were not used"
         assert torch.allclose(got, exact, atol=2e-3 if got is fast[1] else 1e-4)
+
+
+def test_a_device_without_trilinear_sampling_gives_the_same_frames(motion, monkeypatch):
+    own = Vasa.from_pretrained(TINY, device="cpu", precision="fp32")
+    picture, gathered = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)), []
+    with use_backend("torch"):
+        plain = frames(own, own.encode(picture), motion)
+        monkeypatch.setattr(positions, "WITHOUT_SAMPLING", ("cpu",))
+        real = positions.gather_3d
+        monkeypatch.setattr(positions, "gather_3d", lambda *given: (gathered.append(given), real(*given))[1])
+        assert torch.allclose(frames(own, own.encode(picture), motion), plain, atol=1e-5)
+    assert len(gathered) >= 3, "encoding, the field and the volume"
 
 
 def test_half_precision_is_near(face, motion):

@@ -21,7 +21,7 @@ from .latents import DYNAMICS, FaceLatents, Motion
 from .motion.place import generator_rest, place
 from .motion.plan import WindowPlan
 from .motion.shape import shape
-from .runtime import Renderer
+from .runtime import Renderer, lay_out
 from .stream import Session
 
 _PIECE = 30 * 16_000
@@ -65,11 +65,7 @@ class Vasa:
         place = pick_device(device)
         dtype = pick_precision(precision, place)
         models = checkpoint.load(name_or_folder, place)
-        for module in models.face.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.to(memory_format=torch.channels_last)
-            elif isinstance(module, torch.nn.Conv3d):
-                module.to(memory_format=torch.channels_last_3d)
+        lay_out(models.face)
         return cls(models, place, dtype)
 
     @property

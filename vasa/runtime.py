@@ -113,6 +113,15 @@ class Renderer:
             self._weights = weights
 
 
+def lay_out(model: nn.Module) -> None:
+    """Give convolutions channels-last weights, which they are fastest with; Apple's GPUs keep the plain layout."""
+    for module in model.modules():
+        if not isinstance(module, nn.Conv2d | nn.Conv3d) or module.weight.device.type == "mps":
+            continue
+        is_flat = isinstance(module, nn.Conv2d)
+        module.to(memory_format=torch.channels_last if is_flat else torch.channels_last_3d)
+
+
 def decoding_copy(model: FaceModel, dtype: torch.dtype) -> FaceModel:
     """The same model whose per-frame parts hold their weights in `dtype`, convolutions channels-last.
 
@@ -125,12 +134,9 @@ def decoding_copy(model: FaceModel, dtype: torch.dtype) -> FaceModel:
         if isinstance(part, WarpGenerator | Decoder):
             part.fold(dtype)  # first: sums of rounded weights would be rounded twice
         for module in part.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear | NormAct):
+            if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear | NormAct):
                 module.to(dtype)
-            if isinstance(module, nn.Conv2d):
-                module.to(memory_format=torch.channels_last)
-            elif isinstance(module, nn.Conv3d):
-                module.to(dtype).to(memory_format=torch.channels_last_3d)
+        lay_out(part)
         light._modules[name] = part
     return light
 

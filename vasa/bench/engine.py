@@ -23,7 +23,7 @@ from ..motion.conditions import Conditions, nothing_empty
 from ..motion.diffusion import sample
 from ..motion.transformer import Denoiser
 from ..pipeline import Vasa, pick_device, pick_precision
-from ..runtime import precision
+from ..runtime import lay_out, precision
 from ..stream import Session
 
 BATCHES = (1, 8, 32)
@@ -50,11 +50,7 @@ def engine(name_or_folder: str, device: str, number_format: str, seed: int) -> V
     )  # fmt: skip
     for module in (models.face, models.motion, models.audio):
         module.to(place).eval().requires_grad_(False)
-    for module in models.face.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
-        elif isinstance(module, torch.nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)
+    lay_out(models.face)
     return Vasa(models, place, pick_precision(number_format, place))
 
 

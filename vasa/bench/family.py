@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..backends.liveportrait.config import RendererConfig
-from ..backends.liveportrait.engine import laid_out
 from ..backends.liveportrait.weights import PARTS
 from ..backends.seeded import inputs
 from ..errors import InputError
 from ..pipeline import pick_device, pick_precision
+from ..runtime import lay_out
 from ..runtime import precision as precise
 from . import clock
 from .engine import arithmetic_of, plainly
@@ -56,7 +56,7 @@ def bench_family(
     config = config or RendererConfig()
     theirs = {} if clone is None else renderer(published(clone, "published_liveportrait"), config)
     ours = nn.ModuleDict({p: paired(theirs[p], p, config) if theirs else seeded_part(p, config) for p in PARTS})
-    laid_out(ours.to(place))
+    lay_out(ours.to(place))
     published_parts = nn.ModuleDict(theirs).to(place)
     progress("checking that every path computes the same")
     cases = _cases(config, place, dtype, ours, published_parts, BATCHES[:1] if quick else BATCHES)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...checkpoint import find
 from ...controls import ControlCurves, Controls
@@ -18,6 +18,7 @@ from ...geometry import angles_of, rotation
 from ...latents import FaceLatents, Motion
 from ...motion.plan import WindowPlan
 from ...pipeline import Vasa, pick_device, pick_precision
+from ...runtime import lay_out
 from . import controls as asked
 from .config import BACKEND
 from .ditto import Ditto
@@ -27,15 +28,6 @@ from .keypoints import posed
 from .motion_extractor import Reading
 from .networks import Networks, load
 from .weights import RETARGETING
-
-
-def laid_out(module: nn.Module) -> None:
-    """Give the convolutions channels-last weights, which is what they are fastest with."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.to(memory_format=torch.channels_last)
-        elif isinstance(layer, nn.Conv3d):
-            layer.to(memory_format=torch.channels_last_3d)
 
 
 class LivePortrait(Vasa):
@@ -68,7 +60,7 @@ class LivePortrait(Vasa):
         """
         folder, place = find(name_or_folder), pick_device(device)
         networks = load(folder).to(place)
-        laid_out(networks.face)
+        lay_out(networks.face)
         if precision == "auto" and place.type == "cuda":
             precision = "fp16"
         return cls(networks, place, pick_precision(precision, place))
