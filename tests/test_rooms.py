@@ -20,7 +20,9 @@ ARROWS = {
     "controls": STORES | {"timeline", "blinks", "controls_json"},
     "controls_json": STORES | {"timeline", "controls"},
     "graphs": set(),
-    "runtime": MODEL | {"face", "graphs"},
+    "compiled": set(),
+    "batches": {"graphs", "compiled"},
+    "runtime": MODEL | {"face", "batches"},
     "motion": MODEL | {"motion", "audio", "controls", "graphs"},
     "io": {"errors", "io"},
     "checkpoint": MODEL | {"face", "audio", "motion"},
@@ -30,7 +32,8 @@ ARROWS = {
     "track": STORES | {"io"},
     "live": MODEL | {"io", "stream", "motion", "controls"},
     "pipeline": MODEL | {"face", "audio", "motion", "controls", "checkpoint", "stream", "runtime", "backends"},
-    "backends": MODEL | {"face", "audio", "motion", "controls", "io", "checkpoint", "pipeline", "runtime", "backends"},
+    "backends": MODEL
+    | {"face", "audio", "motion", "controls", "io", "checkpoint", "pipeline", "runtime", "batches", "backends"},
     "synthetic": STORES | {"synthetic"},
     "training": MODEL | {"face", "audio", "motion", "controls", "synthetic", "training", "checkpoint", "pipeline"},
     "metrics": MODEL

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vasa import Controls, Vasa, graphs
+from vasa import Controls, Vasa, compiled, graphs
 from vasa.graphs import Graphed
 from vasa.kernels import positions, use_backend
 from vasa.latents import Motion
@@ -194,3 +194,37 @@ def test_nothing_is_recorded_off_cuda_or_against_the_users_will(monkeypatch):
     assert not graphs.graphs_wanted((torch.ones(2),))
     monkeypatch.setenv("VASA_GRAPHS", "0")
     assert not graphs.graphs_wanted((torch.empty(2, device="meta"), None))
+
+
+def test_compiling_is_asked_for_and_gives_the_same_frames(vasa, face, motion, monkeypatch):
+    monkeypatch.setenv("VASA_COMPILE", "aot_eager")
+    torch.compiler.reset()
+    traced = []
+    real = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda *given, **options: (traced.append(options), real(*given, **options))[1]
+    )
+    own = Vasa(vasa.models, vasa.device, vasa.dtype)
+    with use_backend("torch"):
+        got = frames(own, face, motion, batch_size=5)
+    assert traced == [{"backend": "aot_eager", "dynamic": False}]
+    assert torch.allclose(got, plain_frames(vasa, face, motion), atol=1e-4)
+
+
+def test_what_cannot_be_compiled_runs_plainly_and_says_so_once(vasa, face, motion, monkeypatch):
+    monkeypatch.setenv("VASA_COMPILE", "no_such_compiler")
+    own = Vasa(vasa.models, vasa.device, vasa.dtype)
+    with pytest.warns(RuntimeWarning, match="decoding could not be compiled .*no_such_compiler"):
+        got = frames(own, face, motion, batch_size=5)
+    assert torch.allclose(got, plain_frames(vasa, face, motion), atol=1e-4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frames(own, face, motion, batch_size=2)
+
+
+@pytest.mark.parametrize("word, backend", [("", None), ("0", None), ("1", "inductor"), ("aot_eager", "aot_eager")])
+def test_nothing_is_compiled_unasked(monkeypatch, word, backend):
+    monkeypatch.setenv("VASA_COMPILE", word)
+    assert compiled.wanted() == backend
+    if backend is None:
+        assert compiled.compiled(len, "counting") is len

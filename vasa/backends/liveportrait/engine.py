@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...batches import Batches, mark_of
 from ...checkpoint import find
 from ...controls import ControlCurves, Controls
 from ...errors import InputError
@@ -19,6 +20,7 @@ from ...latents import FaceLatents, Motion
 from ...motion.plan import WindowPlan
 from ...pipeline import Vasa, pick_device, pick_precision
 from ...runtime import lay_out
+from ...runtime import precision as precise
 from . import controls as asked
 from .config import BACKEND
 from .ditto import Ditto
@@ -45,6 +47,7 @@ class LivePortrait(Vasa):
         super().__init__(models, device, dtype)
         self._sitters: weakref.WeakKeyDictionary[FaceLatents, Sitter] = weakref.WeakKeyDictionary()
         self._silence: Tensor | None = None
+        self._batches: Batches | None = None
 
     @classmethod
     def from_pretrained(
@@ -214,17 +217,24 @@ class LivePortrait(Vasa):
         face = face.to(self.device)
         canonical = face.identity_code.float()
         source = posed(canonical, face.head_pose, face.facial_dynamics)
-        # on a CPU several frames at once are no faster, and take their memory
-        at_once = 1 if self.device.type == "cpu" else batch_size
         for start in range(0, len(motion), batch_size):
             frames = motion[start : start + batch_size]
             driving = posed(canonical, frames.head_pose.to(self.device), frames.facial_dynamics.to(self.device))
             if self.stitching and RETARGETING in self.models.face:
                 driving = self.models.face[RETARGETING].stitched(source, driving)
-            pictures = torch.cat([self._picture(face, source, some) for some in driving.split(at_once)])
-            yield pictures if on_device else pictures.cpu()
+            yield from self._drawing().frames((driving,), (face.appearance_volume, source), batch_size, on_device)
 
-    def _picture(self, face: FaceLatents, source: Tensor, driving: Tensor) -> Tensor:
-        with self._precision():
-            features = self.models.face["warping"](face.appearance_volume, driving, source)
-            return self.models.face["decoder"](features).float().clamp(0, 1)
+    def _drawing(self) -> Batches:
+        """What makes pictures, anew once weights have moved or changed."""
+        watched = [p for part in ("warping", "decoder") for p in self.models.face[part].parameters()]
+        mark = (mark_of(watched), self.device, self.dtype)
+        if self._batches is None or self._mark != mark:
+            self._batches, self._mark = Batches(self._pictures, self.device), mark
+        return self._batches
+
+    def _pictures(self, driving: Tensor, volume: Tensor, source: Tensor) -> tuple[Tensor]:
+        # on a CPU several frames at once are no faster, and take their memory
+        pieces = driving.split(1) if self.device.type == "cpu" else (driving,)
+        with precise(self.device, self.dtype):
+            moved = (self.models.face["warping"](volume, some, source) for some in pieces)
+            return (torch.cat([self.models.face["decoder"](one).float().clamp(0, 1) for one in moved]),)
