@@ -68,9 +68,10 @@ class Batches:
             yield _arrived(pictures, event)
 
     def _decode(self, own: tuple[Tensor, ...], shared: tuple[Tensor, ...]) -> Tensor:
-        (pictures,) = self._graphed(*own, *shared)
-        # a replay writes to the same place every time
-        return pictures.clone() if graphs.graphs_wanted(own) else pictures
+        if not graphs.graphs_wanted(own):
+            return self._graphed(*own, *shared)[0]
+        with graphs.EXCLUSIVE:  # a replay writes to the same place every time
+            return self._graphed(*own, *shared)[0].clone()
 
     def _halve(self, count: int) -> None:
         self.largest_batch = count // 2

@@ -6,6 +6,7 @@ Everywhere else, and wherever recording fails, the function simply runs. `VASA_G
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +21,10 @@ _WARM_UPS = 2
 """Plain runs before recording: kernels compile, libraries choose algorithms and allocate their workspaces."""
 
 
+EXCLUSIVE = threading.RLock()
+"""Held while recorded work is replayed and its result copied away: its buffers are one set for all threads."""
+
+
 class Graphed:
     """A function that is replayed from a CUDA graph where that is possible.
 
@@ -28,7 +33,8 @@ class Graphed:
             it must do the same work on the same weights, and nothing on the CPU that depends on values.
         what: its name in warnings.
 
-    The tensors that come out are overwritten by the next call of the same shape: use or copy them before.
+    The tensors that come out are overwritten by the next call of the same shape: use or copy them before, and hold
+    `EXCLUSIVE` meanwhile where several threads may call.
     """
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]], what: str) -> None:

@@ -7,6 +7,7 @@ were given before, which stay as they are and lead it on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..audio import AudioEncoder
 from ..controls import ControlCurves
+from ..graphs import EXCLUSIVE, graphs_wanted
 from ..latents import POSE
 from .conditions import Conditions, nothing_empty
 from .diffusion import frame_noise, sample
@@ -132,17 +134,18 @@ def next_window(
         previous_audio=features[:, :k],
         empty=empty,
     )
-    x_0 = sample(
-        denoiser,
-        conditions,
-        span.length,
-        scales={name: s for name, s in scales.items() if given.given.get(name, True) and name in denoiser.guided},
-        steps=plan.steps or steps,
-        noise=frame_noise(seed, frames, denoiser.mean.numel())[None],
-        known=known,
-        sampler=sampler,
-        progress=progress,
-    )
+    with EXCLUSIVE if graphs_wanted((features,)) else contextlib.nullcontext():
+        x_0 = sample(
+            denoiser,
+            conditions,
+            span.length,
+            scales={name: s for name, s in scales.items() if given.given.get(name, True) and name in denoiser.guided},
+            steps=plan.steps or steps,
+            noise=frame_noise(seed, frames, denoiser.mean.numel())[None],
+            known=known,
+            sampler=sampler,
+            progress=progress,
+        )
     new = calm(x_0, getattr(denoiser, "pose_channels", len(POSE)))[:, span.known : span.known + span.kept]
     history = new if state.motion is None else torch.cat([state.motion, new], dim=1)
     longest = k + plan.overlap + 2 * max(plan.hop, plan.first or plan.window)

@@ -152,7 +152,9 @@ class LivePortrait(Vasa):
             self._silence = self.models.audio(quiet, round(self.fps))[0, round(self.fps) // 2]
         picture = face.portrait.to(self.device)
         seen = self.models.face["motion_extractor"].detector(self._small(picture))
-        return Sitter(network, joined(seen)[0], seen["kp"][0].float(), self._silence)
+        sitter = Sitter(network, joined(seen)[0], seen["kp"][0].float(), self._silence)
+        _ = sitter.rest  # now, and not when the first hop is waited for
+        return sitter
 
     def placed(self, vectors: Tensor, face: FaceLatents) -> Motion:
         """Generated motion as movement about the portrait's own pose and expression.
