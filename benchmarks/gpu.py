@@ -36,8 +36,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch  # noqa: E402
 from gpu_checks import SHAPES, check, other_device, slices  # noqa: E402
 from gpu_goals import goals  # noqa: E402
-from gpu_paths import paths_agree  # noqa: E402
+from gpu_paths import family_agrees, paths_agree  # noqa: E402
 
+from vasa.backends.liveportrait.config import RendererConfig  # noqa: E402
 from vasa.bench.table import machine  # noqa: E402
 from vasa.kernels import dispatch  # noqa: E402
 
@@ -151,6 +152,7 @@ def everything(report: Report, seconds: float, even_if_wrong: bool) -> None:
     report.step("Correctness", 60, correctness, pieces, False, workers)
     report.say(f"other GPU: {other_device()}")
     report.step("Every path", 30, lambda r: r.say(*paths_agree(device, r, "vasa-mini")))
+    report.step("The LivePortrait family's path", 15, lambda r: r.say(*family_agrees(device, r, RendererConfig())))
     if report.wrong and not even_if_wrong:
         report.say("\nsomething is wrong: nothing is timed")
         report.step("compute-sanitizer", 30, sanitize)
@@ -184,6 +186,10 @@ def main() -> int:
         pieces = [piece for piece in slices() if piece.endswith("rest") or int(piece.split()[1]) < len(SHAPES) - 2]
         report.step("Correctness", 0, correctness, pieces, True, 1)
         report.step("Every path", 0, lambda r: r.say(*paths_agree(torch.device("cpu"), r, TINY)))
+        small = RendererConfig(
+            input_size=32, image_size=64, width=8, volume_channels=8, volume_depth=4, flow_halvings=1
+        )
+        report.step("The family", 0, lambda r: r.say(*family_agrees(torch.device("cpu"), r, small)))
     elif not torch.cuda.is_available():
         print("no GPU here; everything that needs none is tested by pytest")
         return 2

@@ -12,9 +12,16 @@ import torch
 from torch import Tensor
 
 from vasa import Controls, Vasa
+from vasa.backends.liveportrait.config import GeneratorConfig, RendererConfig
+from vasa.backends.liveportrait.engine import LivePortrait
+from vasa.backends.liveportrait.networks import EngineConfig, FaceSide, Networks
+from vasa.backends.liveportrait.weights import PARTS
+from vasa.backends.seeded import inputs
 from vasa.bench.engine import drivers, portrait
+from vasa.bench.published import seeded_part
 from vasa.kernels import use_backend
-from vasa.latents import Motion
+from vasa.latents import FaceLatents, Motion
+from vasa.runtime import lay_out
 from vasa.stream import Session
 
 FRAMES = 12
@@ -56,6 +63,28 @@ def paths_agree(device: torch.device, report: Any, model: str) -> list[str]:
         lines += streams(vasa, face, sound, asked, report)
         if device.type == "cuda":
             lines += tight(vasa, face, motion, exact, judge, name)
+    return lines
+
+
+def family_agrees(device: torch.device, report: Any, config: RendererConfig) -> list[str]:
+    """The LivePortrait family's decoder recorded and plain, in fp16 and at two batch sizes."""
+    parts = {part: seeded_part(part, config) for part in PARTS}
+    sizes = EngineConfig("random", FaceSide(config.image_size), GeneratorConfig(), GeneratorConfig(), config)
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    engine = LivePortrait(Networks(sizes, parts).to(device), device, dtype)
+    lay_out(engine.models.face)
+    edge = config.volume_size
+    volume = inputs("volume", 1, config.volume_channels, config.volume_depth, edge, edge)
+    face = FaceLatents(volume, inputs("canonical", 1, 21, 3) * 0.3, torch.zeros(1, 6), torch.zeros(1, 63), volume)
+    motion = Motion(0.1 * inputs("pose", 6, 6), 0.02 * inputs("delta", 6, 63), 25.0, engine.backend)
+    with plainly():
+        exact = frames(engine, face, motion, batch_size=2)
+    lines = []
+    for count in (1, 4):
+        got = frames(engine, face, motion, batch_size=count)
+        error, allowed = float((got - exact).abs().mean()), CLOSE[dtype]
+        report.wrong |= not error <= allowed
+        lines.append(f"- LivePortrait, batch {count}: mean difference {error:.1e}, allowed {allowed:.0e}")
     return lines
 
 

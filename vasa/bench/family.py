@@ -15,6 +15,7 @@ from ..backends.liveportrait.config import RendererConfig
 from ..backends.liveportrait.weights import PARTS
 from ..backends.seeded import inputs
 from ..errors import InputError
+from ..graphs import Graphed
 from ..pipeline import pick_device, pick_precision
 from ..runtime import lay_out
 from ..runtime import precision as precise
@@ -107,40 +108,47 @@ def _cases(
     as_published = torch.float16 if place.type == "cuda" else torch.float32
     found: dict[str, tuple[int, Paths, Callable[[], Tensor]]] = {}
 
-    def add(what: str, frames: int, mine: Callable[[], Tensor], published_one: Callable[[], Tensor]) -> None:
-        paths = {"fused": _inferring(mine, place, dtype), "eager": _plain(_inferring(mine, place, dtype))}
-        exact = _plain(_inferring(mine, place, torch.float32))
+    def add(
+        what: str,
+        frames: int,
+        given: tuple[Tensor, ...],
+        mine: Callable[..., Tensor],
+        published_one: Callable[..., Tensor],
+    ) -> None:
+        recorded = Graphed(lambda *tensors: (mine(*tensors),), what)
+        paths = {
+            "fused": _inferring(lambda: recorded(*given)[0], place, dtype),
+            "eager": _plain(_inferring(lambda: mine(*given), place, dtype)),
+        }
+        exact = _plain(_inferring(lambda: mine(*given), place, torch.float32))
         if len(theirs):
-            paths["published"] = _inferring(published_one, place, as_published)
-            exact = _inferring(published_one, place, torch.float32)
+            paths["published"] = _inferring(lambda: published_one(*given), place, as_published)
+            exact = _inferring(lambda: published_one(*given), place, torch.float32)
         found[what] = frames, paths, exact
 
-    add("appearance", 0, lambda: ours["appearance"](picture), lambda: theirs["appearance"](picture))
-    add("motion extractor", 1, lambda: _row(ours["motion_extractor"].detector(picture)),
-        lambda: _row(theirs["motion_extractor"](picture)))  # fmt: skip
+    def warp(driving: Tensor, volume: Tensor, source: Tensor) -> Tensor:
+        return ours["warping"](volume, driving, source)
+
+    def their_warp(driving: Tensor, volume: Tensor, source: Tensor) -> Tensor:
+        return torch.cat([theirs["warping"](volume, kp_driving=d[None], kp_source=source)["out"] for d in driving])
+
+    def their_decode(features: Tensor) -> Tensor:
+        return torch.cat([theirs["decoder"](f[None]) for f in features])
+
+    add("appearance", 0, (picture,), lambda x: ours["appearance"](x), lambda x: theirs["appearance"](x))
+    add("motion extractor", 1, (picture,), lambda x: _row(ours["motion_extractor"].detector(x)),
+        lambda x: _row(theirs["motion_extractor"](x)))  # fmt: skip
     for count in batches:
-        driving = inputs("driving", count, 21, 3).to(place) * 0.3
+        move = inputs("driving", count, 21, 3).to(place) * 0.3, volume, source
         features = inputs("features", count, config.label_dim, size, size).to(place)
-
-        def warp(driving: Tensor = driving) -> Tensor:
-            return ours["warping"](volume, driving, source)
-
-        def their_warp(driving: Tensor = driving) -> Tensor:
-            return torch.cat([theirs["warping"](volume, kp_driving=d[None], kp_source=source)["out"] for d in driving])
-
-        def decode(features: Tensor = features) -> Tensor:
-            return ours["decoder"](features)
-
-        def their_decode(features: Tensor = features) -> Tensor:
-            return torch.cat([theirs["decoder"](f[None]) for f in features])
-
-        add(f"warp, batch {count}", count, warp, their_warp)
-        add(f"decode, batch {count}", count, decode, their_decode)
+        add(f"warp, batch {count}", count, move, warp, their_warp)
+        add(f"decode, batch {count}", count, (features,), lambda x: ours["decoder"](x), their_decode)
         add(
             f"warp + decode, batch {count}",
             count,
-            lambda warp=warp: ours["decoder"](warp()),
-            lambda warp=their_warp: torch.cat([theirs["decoder"](f[None]) for f in warp()]),
+            move,
+            lambda *given: ours["decoder"](warp(*given)),
+            lambda *given: their_decode(their_warp(*given)),
         )
     return found
 
