@@ -23,6 +23,7 @@ from .motion.plan import WindowPlan
 from .motion.shape import shape
 from .runtime import Renderer, lay_out
 from .stream import Session
+from .threads import fit_threads
 
 _PIECE = 30 * 16_000
 """Samples that a session is fed at a time, so that an hour of sound is not copied again with every window."""
@@ -63,6 +64,8 @@ class Vasa:
 
             return LivePortrait.from_pretrained(name_or_folder, device=device, precision=precision)
         place = pick_device(device)
+        if place.type == "cpu":
+            fit_threads()
         dtype = pick_precision(precision, place)
         models = checkpoint.load(name_or_folder, place)
         lay_out(models.face)

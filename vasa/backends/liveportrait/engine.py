@@ -21,6 +21,7 @@ from ...motion.plan import WindowPlan
 from ...pipeline import Vasa, pick_device, pick_precision
 from ...runtime import lay_out
 from ...runtime import precision as precise
+from ...threads import fit_threads
 from . import controls as asked
 from .config import BACKEND
 from .ditto import Ditto
@@ -62,6 +63,8 @@ class LivePortrait(Vasa):
             InputError: no such folder, damaged weights, an unknown device or precision.
         """
         folder, place = find(name_or_folder), pick_device(device)
+        if place.type == "cpu":
+            fit_threads()
         networks = load(folder).to(place)
         lay_out(networks.face)
         if precision == "auto" and place.type == "cuda":
