@@ -231,10 +231,10 @@ CEILINGS = {  # kernel: (instructions per element, of loops one turn with all ar
     "_warp_forward": ((41, 64), (60, 96)),
     "_warp_grad_volume": ((280, 184), (360, 136)),
     "_warp_grad_grid": ((90, 136), (124, 208)),
-    "_channel_statistics": ((11, 104), (12, 160)),
+    "_channel_statistics": ((11, 104), (14, 176)),
     "_group_affine": ((None, 96), (None, 96)),
     "_affine_silu": ((19, 56), (48, 64)),
-    "_residual_layer_norm": ((36, 32), (92, 32)),
+    "_residual_layer_norm": ((36, 32), (110, 32)),
     "_guided_step": ((None, 48), (None, 40)),
     "_attention": ((None, 72), (None, 144)),
 }
