@@ -9,6 +9,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
 
 import gradio as gr
 
+from ..animate import name_of
+from ..errors import InputError
 from .animate_tab import build_animate_tab
 from .api import build_api
 from .edit_tab import build_edit_tab
@@ -39,6 +41,7 @@ def build_app(model: Any = "vasa-mini", *, device: str = "auto", longest: float 
             '<div class="vasa-head"><h1>vasa</h1><p>One portrait and a speech clip become a talking face.</p></div>',
             elem_id="head",
         )
+        _choose_model(studio)
         with gr.Tab("Animate", id="animate"):
             shared = build_animate_tab(studio)
         with gr.Tab("Live", id="live"):
@@ -101,6 +104,25 @@ def serve(
         finally:
             app.studio.close()
     return app
+
+
+def _choose_model(studio: Studio) -> None:
+    """A list of models where there is more than one."""
+    names = list(studio.models)
+    if len(names) < 2:
+        return
+    choice = gr.Dropdown(
+        names, value=names[0], label="Model", info="For everybody who uses this page.", elem_id="model"
+    )
+
+    def choose(name: str) -> str:
+        try:
+            studio.use(name)
+        except InputError as error:
+            gr.Warning(str(error))
+        return name_of(studio.model)
+
+    choice.input(choose, choice, choice, api_visibility="private", concurrency_limit=1)
 
 
 def _leaver(studio: Studio):
