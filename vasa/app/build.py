@@ -21,6 +21,7 @@ from .studio import LONGEST_SECONDS, Studio
 from .workflow_tab import build_workflow_tab
 
 TITLE = "vasa"
+HEAD = '<div class="vasa-head"><h1>vasa</h1><p>One portrait and a speech clip become a talking face.</p></div>'
 MAX_FILE_SIZE = "200mb"
 MAX_WAITING = 32
 """Requests that may wait; more are told to come back."""
@@ -37,11 +38,9 @@ def build_app(model: Any = "vasa-mini", *, device: str = "auto", longest: float 
     """
     studio = Studio(model, device, longest=longest)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, CACHE_SECONDS), fill_width=True) as app:
-        gr.HTML(
-            '<div class="vasa-head"><h1>vasa</h1><p>One portrait and a speech clip become a talking face.</p></div>',
-            elem_id="head",
-        )
-        _choose_model(studio)
+        with gr.Row():
+            gr.HTML(HEAD, elem_id="head")
+            _choose_model(studio)
         with gr.Tab("Animate", id="animate"):
             shared = build_animate_tab(studio)
         with gr.Tab("Live", id="live"):
@@ -112,8 +111,9 @@ def _choose_model(studio: Studio) -> None:
     if len(names) < 2:
         return
     choice = gr.Dropdown(
-        names, value=names[0], label="Model", info="For everybody who uses this page.", elem_id="model"
-    )
+        names, value=names[0], label="Model", info="For everybody who uses this page.", elem_id="model", scale=0,
+        min_width=280,
+    )  # fmt: skip
 
     def choose(name: str) -> str:
         try:
