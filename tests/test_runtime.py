@@ -190,6 +190,21 @@ def test_what_cannot_be_recorded_runs_plainly_and_says_so_once(recorded, monkeyp
         assert double(torch.ones(2))[0].tolist() == [2.0, 2.0]
 
 
+def test_memory_that_runs_out_while_recording_does_not_end_recording(recorded, monkeypatch):
+    def broken(function, inputs):
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B012
+
+    double = Graphed(lambda x: (2 * x,), "doubling")
+    with monkeypatch.context() as patch:
+        patch.setattr(graphs, "record", broken)
+        with pytest.raises(torch.OutOfMemoryError):
+            double(torch.ones(2))
+    assert double(torch.ones(2))[0].tolist() == [2.0, 2.0] and len(recorded) == 1
+
+
 def test_nothing_is_recorded_off_cuda_or_against_the_users_will(monkeypatch):
     assert not graphs.graphs_wanted((torch.ones(2),))
     monkeypatch.setenv("VASA_GRAPHS", "0")

@@ -54,6 +54,8 @@ class Graphed:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # an operation that cannot be recorded, an old driver
+                if (full := _out_of_memory(error)) is not None:
+                    raise full from error
                 self._failed = True
                 warnings.warn(
                     f"{self._what} could not be recorded as a CUDA graph and runs plainly ({error}); "
@@ -70,6 +72,14 @@ class Graphed:
     def forget(self) -> None:
         """Drop all recordings: the weights have moved or changed, or the memory is needed."""
         self._recordings.clear()
+
+
+def _out_of_memory(error: BaseException) -> torch.OutOfMemoryError | None:
+    """The lack of memory that broke a recording off, behind what ending it then raised."""
+    context = error.__context__
+    while context is not None and not isinstance(context, torch.OutOfMemoryError):
+        context = context.__context__
+    return context
 
 
 class _Recording:
