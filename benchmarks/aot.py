@@ -86,7 +86,7 @@ class _Driver:
 
 def cases() -> dict[str, Callable[[], object]]:
     """Name -> a launch with vasa-1's shapes in bf16."""
-    from vasa.kernels import attention, norm, step, warp3d
+    from vasa.kernels import attention, norm, step, warp3d, warp3d_gradients
 
     half = torch.bfloat16
     size = (16, 64, 64)
@@ -110,10 +110,10 @@ def cases() -> dict[str, Callable[[], object]]:
             rigid_first=True, zeros=False, align=True, collapse=True,
         ),
         "sample": lambda: warp3d.warp(volume, None, None, grid, None, size, rigid_first=False, **kind),
-        "sample gradient, volume": lambda: warp3d.grad_volume(
+        "sample gradient, volume": lambda: warp3d_gradients.grad_volume(
             torch.empty(2, 96, *size, dtype=half, **layout3d), grid, (1, 96, *size), **kind
         ),
-        "sample gradient, grid": lambda: warp3d.grad_grid(
+        "sample gradient, grid": lambda: warp3d_gradients.grad_grid(
             torch.empty(2, 96, *size, dtype=half, **layout3d), volume, grid, **kind
         ),
         "group norm": lambda: norm.group_norm_silu(features, 8, affine[0], affine[1], 1e-5, scale, shift),
@@ -121,10 +121,11 @@ def cases() -> dict[str, Callable[[], object]]:
         "guided step": lambda: step.guided_step(
             predictions, torch.empty(3), x_t, torch.empty(4), bounds, bounds
         ),
-        "attention 61": lambda: attention.short_attention(*packed, None, None, 0.125),
+        "attention 61": lambda: attention.short_attention(*packed, None, None, None, 0.125),
+        "attention 61, causal": lambda: attention.short_attention(*packed, None, None, 11, 0.125),
         "attention 160, bias, lengths": lambda: attention.short_attention(
             *torch.empty(3, 160, 3, 8, 64, dtype=half).permute(2, 0, 3, 1, 4), torch.empty(1, 8, 160, 160, dtype=half),
-            torch.empty(3, dtype=torch.int64), 0.125,
+            torch.empty(3, dtype=torch.int64), None, 0.125,
         ),
     }  # fmt: skip
 

@@ -1,21 +1,17 @@
-"""Our LivePortrait backend against the published modules: same random weights, same input, same machine, one run.
+"""Our LivePortrait backend against the published modules: same random weights, same input, one run.
 
-    python benchmarks/liveportrait.py LIVEPORTRAIT [--joyvasa JOYVASA] [--device cpu] [--repeats 3] [--only parity]
+    python benchmarks/liveportrait.py LIVEPORTRAIT [--joyvasa JOYVASA] [--only parity]
 
 The arguments are folders with the published repositories; nothing of them is part of this project. Prints the largest
-relative difference of every module (parity), the golden figures of the tests, and the seconds both take for warp and
-decode (speed; on a CPU seconds of processor time, since other programs may be running).
+relative difference of every module (parity) and the golden figures of the tests. How fast both are is measured by
+`vasa bench --model liveportrait --published LIVEPORTRAIT`, how Ditto compares by `benchmarks/ditto.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 import json
-import statistics
-import sys
-import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -24,11 +20,12 @@ from torch import Tensor, nn
 
 from vasa.backends.liveportrait import joyvasa
 from vasa.backends.liveportrait.config import GeneratorConfig, RendererConfig
-from vasa.backends.liveportrait.folding import folded, folds_of, published_shapes
+from vasa.backends.liveportrait.folding import published_shapes
 from vasa.backends.liveportrait.retarget import SIZES
 from vasa.backends.liveportrait.sound import SpeechEncoder, folded_sound
 from vasa.backends.liveportrait.weights import RETARGETING, empty
 from vasa.backends.seeded import inputs, seeded
+from vasa.bench.published import paired, part_of, published, renderer
 from vasa.motion.conditions import Conditions, nothing_empty
 from vasa.motion.diffusion import sample
 
@@ -38,60 +35,6 @@ REDUCED = RendererConfig(
     backbone_depths=(1, 2, 1, 1), backbone_widths=(8, 16, 24, 32),
 )  # fmt: skip
 """Small sizes for which the tests keep golden figures."""
-
-
-def published(folder: Path, name: str) -> ModuleType:
-    """The package `modules` of a repository under a name of its own, without running anything else of it."""
-    outer = ModuleType(name)
-    outer.__path__ = [str(folder / "src")]
-    sys.modules[name] = outer
-    return importlib.import_module(f"{name}.modules")
-
-
-def part_of(package: ModuleType, file: str) -> ModuleType:
-    return importlib.import_module(f"{package.__name__}.{file}")
-
-
-def official_renderer(package: ModuleType, config: RendererConfig) -> dict[str, nn.Module]:
-    """The published networks at the sizes of a configuration."""
-    common = {"block_expansion": config.width, "max_features": config.feature_dim, "num_down_blocks": config.halvings}
-    dense = {
-        "block_expansion": config.flow_width, "max_features": config.flow_max, "num_blocks": config.flow_halvings,
-        "reshape_depth": config.volume_depth, "compress": config.flow_compress,
-    }  # fmt: skip
-    extractor = nn.Module()
-    extractor.detector = part_of(package, "convnextv2").ConvNeXtV2(
-        depths=list(config.backbone_depths), dims=list(config.backbone_widths), num_kp=21
-    )
-    extractor.forward = extractor.detector.forward
-    return {
-        "appearance": part_of(package, "appearance_feature_extractor").AppearanceFeatureExtractor(
-            image_channel=3, reshape_channel=config.volume_channels, reshape_depth=config.volume_depth,
-            num_resblocks=config.resblocks, **common,
-        ),
-        "motion_extractor": extractor,
-        "warping": part_of(package, "warping_network").WarpingNetwork(
-            num_kp=21, reshape_channel=config.volume_channels, estimate_occlusion_map=True,
-            dense_motion_params=dense, **common,
-        ),
-        "decoder": part_of(package, "spade_generator").SPADEDecoder(
-            upscale=config.shuffle, out_channels=config.width, **common
-        ),
-    }  # fmt: skip
-
-
-def loaded(theirs: nn.Module, part: str, config: RendererConfig) -> nn.Module:
-    """Give the published module seeded weights, and return ours with the same."""
-    ours = empty(part, config)
-    folds = folds_of(part, config)
-    shapes = published_shapes(ours, folds)
-    own = {k: tuple(v.shape) for k, v in theirs.state_dict().items() if not k.endswith("num_batches_tracked")}
-    assert own == shapes, sorted(set(own.items()) ^ set(shapes.items()))[:6]
-    state = seeded(shapes)
-    theirs.load_state_dict(state, strict=False)
-    theirs.eval().requires_grad_(False)
-    ours.load_state_dict(folded(state, ours, folds), assign=True)
-    return ours.eval().requires_grad_(False)
 
 
 def difference(a: Tensor, b: Tensor) -> float:
@@ -116,7 +59,7 @@ def keypoints(name: str, count: int) -> Tensor:
 def renderer_parity(package: ModuleType, config: RendererConfig) -> dict[str, dict]:
     """Differences and golden figures of every network of the renderer."""
     rows, size = {}, config.volume_size
-    modules = official_renderer(package, config)
+    modules = renderer(package, config)
     picture = inputs("picture", 1, 3, config.input_size, config.input_size).sigmoid()
     volume = inputs("volume", 1, config.volume_channels, config.volume_depth, size, size)
     driving, source = keypoints("driving", 1), keypoints("source", 1)
@@ -130,7 +73,7 @@ def renderer_parity(package: ModuleType, config: RendererConfig) -> dict[str, di
                              lambda m: torch.cat([m.detector(picture)[k] for k in _RAW], 1)),
     }  # fmt: skip
     for part, (call_theirs, call_ours) in calls.items():
-        ours = loaded(modules[part], part, config)
+        ours = paired(modules[part], part, config)
         expected, got = call_theirs(modules[part]), call_ours(ours)
         millions = sum(p.numel() for p in modules[part].parameters()) / 1e6
         rows[part] = {"millions": millions, "difference": difference(got, expected), **statistics_of(expected)}
@@ -142,7 +85,7 @@ _RAW = ("kp", "scale", "pitch", "yaw", "roll", "t", "exp")
 
 @torch.inference_mode()
 def retargeting_parity(package: ModuleType) -> dict[str, dict]:
-    network = part_of(package, "stitching_retargeting_network").StitchingRetargetingNetwork
+    network = part_of(package, "modules.stitching_retargeting_network").StitchingRetargetingNetwork
     ours, rows = empty(RETARGETING, REDUCED, "cpu"), {}
     shapes = published_shapes(ours, [])
     ours.load_state_dict(seeded(shapes))
@@ -200,7 +143,7 @@ class Published(nn.Module):
 @torch.inference_mode()
 def generator_parity(package: ModuleType, config: GeneratorConfig) -> dict[str, dict]:
     """One window of motion, guided, drawn by our sampler from the published network and from ours; and features."""
-    module, positions = part_of(package, "dit_talking_head"), part_of(package, "common")
+    module, positions = part_of(package, "modules.dit_talking_head"), part_of(package, "modules.common")
     if not isinstance(module.enc_dec_mask, functools.partial):
         # the published code puts this table on a GPU whatever the device
         module.enc_dec_mask = functools.partial(module.enc_dec_mask, device="cpu")
@@ -248,7 +191,7 @@ def generator_parity(package: ModuleType, config: GeneratorConfig) -> dict[str, 
 def sound_parity(package: ModuleType, config: GeneratorConfig) -> dict[str, dict]:
     """Features of a window of sound, from the published encoder class and from ours."""
     ours = SpeechEncoder(config).eval()
-    theirs = part_of(package, "hubert").HubertModel(ours.encoder.config).eval()
+    theirs = part_of(package, "modules.hubert").HubertModel(ours.encoder.config).eval()
     theirs.config._attn_implementation = "eager"
     state = seeded({k: tuple(v.shape) for k, v in theirs.state_dict().items()})
     theirs.load_state_dict(state)
@@ -259,78 +202,18 @@ def sound_parity(package: ModuleType, config: GeneratorConfig) -> dict[str, dict
     )
     delay = round(config.sound_delay * config.sample_rate / config.fps)
     late = nn.functional.pad(waveform, (delay, 0))[:, : waveform.shape[1]]
-    talker = part_of(package, "dit_talking_head").DitTalkingHead
+    talker = part_of(package, "modules.dit_talking_head").DitTalkingHead
     expected = talker.extract_audio_feature(hears, late)
     row = {"difference": difference(ours(waveform, config.window), expected), **statistics_of(expected)}
     row["millions"] = sum(p.numel() for p in theirs.parameters()) / 1e6
     return {"speech features": row}
 
 
-def seconds_of(call, repeats: int, device: torch.device) -> float:
-    """Median seconds of a call, after one to warm up."""
-    times = []
-    for i in range(repeats + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        clock = time.perf_counter if device.type == "cuda" else time.process_time
-        start = clock()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if i:
-            times.append(clock() - start)
-    return statistics.median(times)
-
-
-@torch.inference_mode()
-def speed(package: ModuleType, device: torch.device, repeats: int, frames: int) -> dict[str, dict[str, float]]:
-    """Warp and decode of one portrait, the published modules (half precision on a GPU, as published) and ours."""
-    config = RendererConfig()
-    modules = official_renderer(package, config)
-    ours = {part: loaded(modules[part], part, config).to(device) for part in ("warping", "decoder")}
-    if device.type == "cuda":
-        for module in ours.values():
-            for layer in module.modules():
-                if isinstance(layer, nn.Conv2d):
-                    layer.to(memory_format=torch.channels_last)
-                elif isinstance(layer, nn.Conv3d):
-                    layer.to(memory_format=torch.channels_last_3d)
-    theirs = {part: modules[part].to(device) for part in ours}
-    volume = inputs("volume", 1, 32, 16, 64, 64).to(device)
-    driving, source = keypoints("driving", frames).to(device), keypoints("source", 1).to(device)
-    half = torch.autocast(device.type, torch.float16, enabled=device.type == "cuda")
-
-    def our_warp() -> Tensor:
-        return ours["warping"](volume, driving, source)
-
-    features, rows = our_warp(), {}
-    with half:
-        rows["warp"] = {
-            "published": seconds_of(
-                lambda: [theirs["warping"](volume, kp_driving=d[None], kp_source=source) for d in driving],
-                repeats, device,
-            ) / frames,
-            "ours": seconds_of(our_warp, repeats, device) / frames,
-        }  # fmt: skip
-        rows["decode"] = {
-            "published": seconds_of(lambda: [theirs["decoder"](f[None]) for f in features], repeats, device) / frames,
-            "ours": seconds_of(lambda: ours["decoder"](features), repeats, device) / frames,
-        }
-    for row in rows.values():
-        row["ratio"] = row["published"] / row["ours"]
-    both = {k: sum(row[k] for row in rows.values()) for k in ("published", "ours")}
-    rows["warp + decode"] = both | {"ratio": both["published"] / both["ours"]}
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("liveportrait", type=Path)
     parser.add_argument("--joyvasa", type=Path)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=1, help="frames our modules take at a time")
-    parser.add_argument("--only", choices=("parity", "speed", "golden"))
+    parser.add_argument("--only", choices=("parity", "golden"))
     given = parser.parse_args()
     package = published(given.liveportrait, "published_liveportrait")
     if given.only in (None, "golden"):
@@ -347,11 +230,6 @@ def main() -> None:
                 config = GeneratorConfig(window=50, legacy_pe=legacy)
                 for name, row in generator_parity(package, config).items():
                     print(f"{name:22} {row['millions']:7.2f} M   relative difference {row['difference']:.1e}")
-    if given.only in (None, "speed"):
-        device = torch.device(given.device)
-        for name, row in speed(package, device, given.repeats, given.frames).items():
-            seconds = f"published {row['published']:.3f} s, ours {row['ours']:.3f} s a frame"
-            print(f"{name:14} {seconds}: {row['ratio']:.2f} x")
 
 
 if __name__ == "__main__":

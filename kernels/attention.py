@@ -19,7 +19,8 @@ from .launch import interpreting, power_of_two
 @triton.jit
 def _attention(
     q, k, v, bias, lengths, out, scale, QN, QH, QL, KN, KH, KL, VN, VH, VL, BN, BH, BL, BS,
-    HEADS, L, S, WIDTH: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr,
+    HEADS, L, S, PREFIX, WIDTH: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr,
+    CAUSAL: tl.constexpr,
     BLOCK_L: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(1).to(tl.int64)
@@ -43,7 +44,11 @@ def _attention(
         heard = j < tl.load(lengths + n)
     else:
         heard = j < S
-    scores = tl.where((heard & (j < S))[None, :], scores, float("-inf"))
+    seen = (heard & (j < S))[None, :]
+    if CAUSAL:
+        # the last query stands where the last key does
+        seen = seen & ((j[None, :] <= (i + (S - L))[:, None]) | (j < PREFIX)[None, :])
+    scores = tl.where(seen, scores, float("-inf"))
     top = tl.max(scores, 1)
     # a row without any key gives zeros, as PyTorch does
     top = tl.where(top == float("-inf"), 0.0, top)
@@ -56,8 +61,8 @@ def _attention(
 
 
 def short_attention(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, key_lengths: Tensor | None, scale: float,
-    *, block_l: int | None = None,
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, key_lengths: Tensor | None, causal_prefix: int | None,
+    scale: float, *, block_l: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Start the kernel; arguments as in `reference.short_attention`."""
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
@@ -74,8 +79,8 @@ def short_attention(
     launch.launch(
         _attention, (triton.cdiv(length, block_l), n * heads), q,
         q, k, v, bias, key_lengths, out, scale, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
-        *(bias.stride() if bias is not None else (0, 0, 0, 0)), heads, length, keys, width,
-        bias is not None, key_lengths is not None,
+        *(bias.stride() if bias is not None else (0, 0, 0, 0)), heads, length, keys, causal_prefix or 0, width,
+        bias is not None, key_lengths is not None, causal_prefix is not None,
         block_l, block_s, max(16, power_of_two(width)), num_warps=4, num_stages=1,
     )  # fmt: skip
     return out

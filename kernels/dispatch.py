@@ -11,7 +11,8 @@ from torch import Tensor
 
 from . import backend, reference
 from .backend import use_backend
-from .reference import ddim_coefficients, warp_grid
+from .positions import warp_grid
+from .reference import ddim_coefficients
 
 __all__ = [
     "backend_report", "ddim_coefficients", "grid_sample_3d", "group_norm_silu", "guided_step", "guided_x0_step",
@@ -150,14 +151,17 @@ def residual_layer_norm(
 
 def short_attention(
     q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, key_lengths: Tensor | None = None,
-    scale: float | None = None,
+    causal_prefix: int | None = None, scale: float | None = None,
 ) -> Tensor:  # fmt: skip
     """softmax(q k^T scale + bias) v for sequences of at most 256 keys; longer ones take PyTorch.
 
     Args:
-        q, k, v: [N, heads, L, d], any strides (views of one packed projection need no copy).
-        bias: added to the scores, broadcastable to [N, heads, L, L].
+        q: [N, heads, L, d], any strides (views of one packed projection need no copy).
+        k, v: [N, heads, S, d].
+        bias: added to the scores, broadcastable to [N, heads, L, S].
         key_lengths: number of valid keys per row of the batch, [N]; the rest are ignored.
+        causal_prefix: how many leading keys every query sees; of the others only those up to its own place, the last
+            query being where the last key is. None: all keys.
         scale: 1 / sqrt(d) by default.
 
     Returns:
@@ -171,8 +175,11 @@ def short_attention(
     if _uses_operation("short_attention", q, cannot, _trained(q, k, v, bias)):
         from . import ops
 
-        return ops.short_attention(q, k, v, bias, key_lengths, q.shape[-1] ** -0.5 if scale is None else scale)
-    return reference.short_attention(q, k, v, bias=bias, key_lengths=key_lengths, scale=scale)
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        return ops.short_attention(q, k, v, bias, key_lengths, causal_prefix, scale)
+    return reference.short_attention(
+        q, k, v, bias=bias, key_lengths=key_lengths, causal_prefix=causal_prefix, scale=scale
+    )
 
 
 def guided_step(

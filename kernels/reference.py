@@ -10,11 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def _sample(volume: Tensor, grid: Tensor, padding_mode: str, align_corners: bool) -> Tensor:
-    # grid_sample wants one dtype; the volume goes up to the grid's, never the grid down to the volume's
-    wide = volume.to(grid.dtype)
-    return F.grid_sample(wide, grid, mode="bilinear", padding_mode=padding_mode, align_corners=align_corners)
+from .positions import sample, summed_to, warp_grid
 
 
 def grid_sample_3d(volume: Tensor, grid: Tensor, *, padding_mode: str = "zeros", align_corners: bool = True) -> Tensor:
@@ -31,7 +27,7 @@ def grid_sample_3d(volume: Tensor, grid: Tensor, *, padding_mode: str = "zeros",
     """
     grid = grid if grid.dtype == torch.float64 else grid.float()
     volume_n = volume.expand(grid.shape[0], *volume.shape[1:])
-    return _sample(volume_n, grid, padding_mode, align_corners).to(volume.dtype)
+    return sample(volume_n, grid, padding_mode, align_corners).to(volume.dtype)
 
 
 def grid_sample_3d_backward(
@@ -49,45 +45,7 @@ def grid_sample_3d_backward(
     grad_volume, grad_grid = torch.ops.aten.grid_sampler_3d_backward(
         grad.to(grid.dtype).contiguous(), wide, grid, 0, padding, align_corners, [True, True]
     )
-    return _to_batch(grad_volume, volume.shape[0]), grad_grid
-
-
-def warp_grid(
-    size: tuple[int, int, int], theta: Tensor | None, flow: Tensor | None, order: str, align_corners: bool
-) -> Tensor:
-    """Sampling positions of `warp_volume`, [N, D, H, W, 3] float32 (float64 if asked)."""
-    source = theta if theta is not None else flow
-    dtype = torch.float64 if source.dtype == torch.float64 else torch.float32
-    axes = []
-    for n in size:
-        ends = 1.0 if align_corners else 1.0 - 1.0 / n
-        # a single sample lies in the middle, as `vasa.geometry.identity_grid` has it
-        ends = ends if n > 1 else 0.0
-        axes.append(torch.linspace(-ends, ends, n, dtype=dtype, device=source.device))
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)[None]  # [1, D, H, W, 3]
-    field = flow.to(dtype) if flow is not None else None
-    if order == "flow_then_rigid":
-        # M (q + delta(q)): the field lives on the output grid
-        if field is not None:
-            if field.shape[2:] != torch.Size(size):
-                field = F.interpolate(field, size=size, mode="trilinear", align_corners=align_corners)
-            grid = grid + field.movedim(1, -1)
-        return _affine(grid, theta, dtype)
-    # y + delta(y), y = M p: the field is looked up at the rigidly moved point
-    grid = _affine(grid, theta, dtype)
-    if field is None:
-        return grid
-    n = max(field.shape[0], grid.shape[0])
-    grid = grid.expand(n, *grid.shape[1:])
-    delta = _sample(field.expand(n, *field.shape[1:]), grid, "border", align_corners)
-    return grid + delta.movedim(1, -1)
-
-
-def _affine(grid: Tensor, theta: Tensor | None, dtype: torch.dtype) -> Tensor:
-    if theta is None:
-        return grid
-    theta = theta.to(dtype)[:, None, None]  # [N, 1, 1, 3, 4]
-    return torch.matmul(grid, theta[..., :3].transpose(-1, -2)) + theta[..., 3].unsqueeze(-2)
+    return summed_to(grad_volume, volume.shape[0]), grad_grid
 
 
 def warp_volume(
@@ -140,64 +98,19 @@ def warp_volume(
     return moved
 
 
-def warp_grid_backward(
-    grad: Tensor, size: tuple[int, int, int], theta: Tensor | None, flow: Tensor | None, order: str, align_corners: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of `warp_grid`.
-
-    Args:
-        grad: gradient of the positions, [N, D, H, W, 3]; the rest as given to `warp_grid`.
-
-    Returns:
-        Gradients of theta and flow, each in the shape and dtype of its tensor; None for None.
-    """
-    field = flow.to(grad.dtype) if flow is not None else None
-    grad_field = None
-    if order == "flow_then_rigid":
-        points = warp_grid(
-            size, None, field if field is not None else grad.new_zeros(1, 3, *size), order, align_corners
-        )
-        grad_points = torch.matmul(grad, theta[:, None, None, :, :3].to(grad.dtype)) if theta is not None else grad
-        if field is not None:
-            grad_field = _to_batch(grad_points.movedim(-1, 1), field.shape[0])
-            if field.shape[2:] != torch.Size(size):
-                grad_field = torch.ops.aten.upsample_trilinear3d_backward(
-                    grad_field.contiguous(), list(size), list(field.shape), align_corners
-                )
-    else:
-        points = warp_grid(size, None, grad.new_zeros(1, 3, *size), "flow_then_rigid", align_corners)
-        if field is not None:
-            n = grad.shape[0]
-            moved = _affine(points, theta, grad.dtype).expand(n, *size, 3)
-            upstream = grad.movedim(-1, 1).contiguous()
-            grad_field, through = torch.ops.aten.grid_sampler_3d_backward(
-                upstream, field.expand(n, *field.shape[1:]), moved, 0, 1, align_corners, [True, True]
-            )
-            grad_field, grad = _to_batch(grad_field, field.shape[0]), grad + through
-    grad_theta = None
-    if theta is not None:
-        ones = points.new_ones(()).expand(*points.shape[:-1], 1)
-        homogeneous = torch.cat([points, ones], dim=-1).flatten(1, 3)  # [N or 1, P, 4]
-        grad_theta = torch.matmul(grad.flatten(1, 3).transpose(1, 2), homogeneous)
-        grad_theta = _to_batch(grad_theta, theta.shape[0]).to(theta.dtype)
-    return grad_theta, grad_field.to(flow.dtype) if grad_field is not None else None
-
-
-def _to_batch(grad: Tensor, n: int) -> Tensor:
-    # a tensor that all samples share gathers their gradients
-    return grad.sum(0, keepdim=True) if grad.shape[0] != n else grad
-
-
 def short_attention(
     q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, key_lengths: Tensor | None = None,
-    scale: float | None = None,
+    causal_prefix: int | None = None, scale: float | None = None,
 ) -> Tensor:  # fmt: skip
     """softmax(q k^T scale + bias) v for short sequences.
 
     Args:
-        q, k, v: [N, heads, L, d].
-        bias: added to the scores, broadcastable to [N, heads, L, L].
+        q: [N, heads, L, d].
+        k, v: [N, heads, S, d].
+        bias: added to the scores, broadcastable to [N, heads, L, S].
         key_lengths: number of valid keys per row of the batch, [N]; the rest are ignored.
+        causal_prefix: how many leading keys every query sees; of the others only those up to its own place, the last
+            query being where the last key is. None: all keys.
         scale: 1 / sqrt(d) by default.
 
     Returns:
@@ -207,7 +120,22 @@ def short_attention(
         valid = torch.arange(k.shape[2], device=k.device) < key_lengths[:, None]  # [N, L]
         hidden = torch.zeros_like(valid, dtype=q.dtype).masked_fill(~valid, float("-inf"))[:, None, None]
         bias = hidden if bias is None else bias + hidden
+    if causal_prefix is not None:
+        seen = causal_mask(q.shape[2], k.shape[2], causal_prefix, q.device)
+        hidden = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill(~seen, float("-inf"))
+        bias = hidden if bias is None else bias + hidden
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+
+
+def causal_mask(queries: int, keys: int, prefix: int, device: torch.device) -> Tensor:
+    """Which keys each query sees, [L, S] bool: `prefix` leading ones and those up to its own place.
+
+    >>> causal_mask(2, 3, 1, torch.device("cpu")).int().tolist()
+    [[1, 1, 0], [1, 1, 1]]
+    """
+    place = torch.arange(queries, device=device)[:, None] + (keys - queries)
+    key = torch.arange(keys, device=device)
+    return (key <= place) | (key < prefix)
 
 
 def group_norm_silu(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .positions import warp_grid
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 4e-3}
 """Largest relative L2 error; float32 attention may use reduced products on some devices."""
@@ -37,7 +38,7 @@ def _normal(draw: torch.Generator, place: torch.device, dtype: torch.dtype, *siz
 
 
 def _warp(place: torch.device, dtype: torch.dtype, draw: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-    from . import warp3d
+    from . import warp3d, warp3d_gradients
 
     volume = _normal(draw, place, dtype, 1, 40, 3, 9, 8)
     theta = torch.eye(3, 4) + 0.2 * torch.randn(2, 3, 4, generator=draw)
@@ -54,9 +55,10 @@ def _warp(place: torch.device, dtype: torch.dtype, draw: torch.Generator) -> lis
         )
         pairs.append((moved, exact))
     grad = _normal(draw, place, dtype, 2, 40, 3, 9, 8)
-    grid = reference.warp_grid((3, 9, 8), theta, flow, "flow_then_rigid", True)
+    grid = warp_grid((3, 9, 8), theta, flow, "flow_then_rigid", True)
     kind = dict(zeros=True, align=True, collapse=False)
-    fast = warp3d.grad_volume(grad, grid, tuple(volume.shape), **kind), warp3d.grad_grid(grad, volume, grid, **kind)
+    scattered = warp3d_gradients.grad_volume(grad, grid, tuple(volume.shape), **kind)
+    fast = scattered, warp3d_gradients.grad_grid(grad, volume, grid, **kind)
     exact = reference.grid_sample_3d_backward(grad.double(), volume.double(), grid.double(), "zeros", True)
     return pairs + list(zip(fast, exact, strict=True))
 
@@ -103,9 +105,11 @@ def _attention(place: torch.device, dtype: torch.dtype, draw: torch.Generator) -
         q, k, v = _normal(draw, place, dtype, 2, length, 3, 2, width).permute(2, 0, 3, 1, 4)
         bias = _normal(draw, place, dtype, 1, 1, length, length)
         lengths = torch.tensor([length, length - 7], device=place)
-        fast = attention.short_attention(q, k, v, bias, lengths, width**-0.5)
         wide = [t.double() for t in (q, k, v)]
-        pairs.append((fast, reference.short_attention(*wide, bias=bias.double(), key_lengths=lengths)))
+        for prefix in (None, 3):
+            fast = attention.short_attention(q, k, v, bias, lengths, prefix, width**-0.5)
+            options = dict(bias=bias.double(), key_lengths=lengths, causal_prefix=prefix)
+            pairs.append((fast, reference.short_attention(*wide, **options)))
     return pairs
 
 

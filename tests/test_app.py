@@ -76,6 +76,48 @@ def events_of(studio, speech, controls=TWO_STEPS, job=None, **wishes):
     )  # fmt: skip
 
 
+# --- models
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    """A folder with a good model, a broken one and something else."""
+    (tmp_path / "good").symlink_to(TINY)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "face.safetensors").write_bytes(b"not weights")
+    (tmp_path / "notes").mkdir()
+    return tmp_path
+
+
+def test_another_model_can_be_chosen_and_a_broken_one_changes_nothing(shelf):
+    one = Studio(str(TINY), "cpu", shelf=shelf)
+    assert set(one.models) == {"tiny", "vasa-mini", "good", "broken"} and list(one.models)[0] == "tiny"
+    before, portrait = one.pipe, one.portrait(str(PORTRAIT))
+    one.use("good")
+    assert one.pipe is not before and one.portrait(str(PORTRAIT)) is not portrait
+    now = one.pipe
+    for name, said in (("broken", "damaged header"), ("../tiny", "there is no model")):
+        with pytest.raises(InputError, match=said):
+            one.use(name)
+        assert one.pipe is now
+    one.use("tiny")
+    assert one.model == str(TINY)
+    one.close()
+
+
+def test_the_page_offers_models_where_there_are_several(shelf, monkeypatch):
+    from vasa.app import build
+
+    monkeypatch.setattr(build, "Studio", lambda *given, **how: Studio(*given, **how, shelf=shelf))
+    app = build_app(str(TINY), device="cpu")
+    (choice,) = [block for block in app.blocks.values() if getattr(block, "elem_id", None) == "model"]
+    assert [value for _, value in choice.choices] == ["tiny", "vasa-mini", "broken", "good"] and choice.value == "tiny"
+    (event,) = [fn for fn in app.fns.values() if any(target[0] == choice._id for target in fn.targets)]
+    assert event.fn("good") == "good" and event.api_visibility == "private"
+    assert event.fn("broken") == "good"
+    app.studio.close()
+
+
 # --- values
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vasa.bench import engine, operations, run, table
+from vasa import cli
+from vasa.backends.liveportrait.config import RendererConfig
+from vasa.bench import engine, family, operations, run, table
 from vasa.bench.clock import Timing
 from vasa.config import TINY
 from vasa.errors import InputError
@@ -25,7 +27,7 @@ def no_clock(monkeypatch):
             contestant()
         return {name: Timing(1.0, 1.0, 1.0, 2.0 if name == "eager" else 1.0, 1) for name in contestants}
 
-    monkeypatch.setattr(run.clock, "race", race)
+    monkeypatch.setattr(run.clock, "race", race)  # the module, which the family's benchmark uses too
     monkeypatch.setattr(run.clock, "bandwidth", lambda device: 1e9)
     monkeypatch.setattr(run.clock, "arithmetic", lambda device, dtype: 1e12)
 
@@ -47,6 +49,62 @@ def test_nothing_is_timed_while_something_is_wrong(monkeypatch):
     monkeypatch.setattr(operations, "warp_volume", lambda volume, **_: torch.zeros(1, 32, 16, 16))
     with pytest.raises(InputError, match="nothing was timed"):
         run.bench(str(FOLDER), device="cpu", precision="fp32", quick=True)
+
+
+FAMILY = RendererConfig(
+    name="tiny", input_size=32, image_size=64, width=8, volume_channels=8, volume_depth=4, resblocks=1,
+    flow_width=8, flow_halvings=1, flow_max=16, label_width=16,
+    backbone_depths=(1, 1, 1, 1), backbone_widths=(8, 8, 16, 16),
+)  # fmt: skip
+
+
+class Published(torch.nn.Module):
+    """A network of ours behind the calls of a published one."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x, kp_driving=None, kp_source=None):
+        if kp_driving is not None:
+            return {"out": self.network(x, kp_driving, kp_source)}
+        return self.network.detector(x) if hasattr(self.network, "detector") else self.network(x)
+
+
+@pytest.fixture
+def clone(monkeypatch, tmp_path):
+    """A clone whose networks are copies of ours, seeded alike."""
+    (tmp_path / "src").mkdir()
+    theirs = {part: Published(family.seeded_part(part, FAMILY)) for part in family.PARTS}
+    monkeypatch.setattr(family, "renderer", lambda package, config: theirs)
+    monkeypatch.setattr(family, "paired", lambda theirs, part, config: family.seeded_part(part, config))
+    return tmp_path, theirs
+
+
+def test_the_published_family_takes_part_frame_by_frame(clone):
+    rows, device = family.bench_family(clone[0], device="cpu", precision="fp32", seconds=0.0, config=FAMILY)
+    assert device == CPU and {row.provider for row in rows} == {"fused", "eager", "published"}
+    assert {"warp, batch 1", "decode, batch 8", "warp + decode, batch 8"} <= {row.subject for row in rows}
+    assert all(row.error < 1e-4 for row in rows)
+
+
+def test_without_a_clone_the_family_is_judged_by_itself():
+    rows, _ = family.bench_family(device="cpu", precision="fp32", seconds=0.0, quick=True, config=FAMILY)
+    assert {row.provider for row in rows} == {"fused", "eager"}
+
+
+def test_no_family_is_timed_that_computes_something_else(clone):
+    with torch.no_grad():
+        clone[1]["decoder"].network.conv_img.bias += 5
+    with pytest.raises(InputError, match=r"differ from the published ones in decode, batch 1 .* nothing was timed"):
+        family.bench_family(clone[0], device="cpu", precision="fp32", seconds=0.0, quick=True, config=FAMILY)
+
+
+def test_what_cannot_be_measured_is_said(tmp_path, capsys):
+    with pytest.raises(InputError, match="holds no folder 'src'"):
+        family.bench_family(tmp_path, device="cpu", config=FAMILY)
+    assert cli.main(["bench", "--published", str(tmp_path)]) == 2
+    assert "--published goes with --model liveportrait" in capsys.readouterr().err
 
 
 def test_the_ancestors_chain_moves_the_same_way():

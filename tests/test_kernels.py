@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from vasa.kernels.gather import gather_3d
 
 from vasa.geometry import inverse_pose_matrix, pose_matrix
-from vasa.kernels import dispatch
+from vasa.kernels import dispatch, positions
 
 
 @pytest.fixture
@@ -89,6 +91,55 @@ def test_a_warp_that_moves_nothing_is_refused(volume):
         dispatch.warp_volume(volume)
     with pytest.raises(ValueError, match="order"):
         dispatch.warp_volume(volume, flow=torch.zeros(2, 3, 4, 7, 6), order="sideways")
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_gathered_samples_are_pytorchs_with_their_gradients(padding, align_corners):
+    draw = torch.Generator().manual_seed(3)
+    for size in ((3, 5, 4), (1, 4, 1)):
+        volume = torch.randn(2, 3, *size, generator=draw, dtype=torch.float64)
+        grid = torch.randn(2, 4, 3, 5, 3, generator=draw, dtype=torch.float64)
+        results = []
+        for sample in (gather_3d, lambda v, g, p, a: F.grid_sample(v, g, padding_mode=p, align_corners=a)):
+            leaves = [volume.clone().requires_grad_(), grid.clone().requires_grad_()]
+            moved = sample(*leaves, padding, align_corners)
+            moved.backward(torch.randn(moved.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64))
+            results.append((moved.detach(), *(leaf.grad for leaf in leaves)))
+        for got, exact in zip(*results, strict=True):
+            assert torch.allclose(got, exact, atol=1e-12)
+
+
+def test_gathered_samples_of_places_that_are_none():
+    volume = torch.randn(1, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    odd = torch.tensor([float("inf"), float("-inf"), 1e30, -1e30, 5.0, -5.0])
+    for padding in ("zeros", "border"):
+        for axis in range(3):
+            grid = torch.zeros(1, 1, 1, len(odd), 3)
+            grid[..., axis] = odd
+            exact = F.grid_sample(volume, grid, padding_mode=padding, align_corners=True)
+            assert torch.allclose(gather_3d(volume, grid, padding, True), exact, atol=1e-6)
+    assert torch.isfinite(gather_3d(volume, torch.full((1, 1, 1, 1, 3), float("nan")), "zeros", True)).all()
+
+
+class WithoutSampling(TorchDispatchMode):
+    """A device that has no trilinear sampling, as Apple's GPUs."""
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        if "grid_sampler_3d" in str(function) or "grid_sampler_3d" in getattr(function, "__name__", ""):
+            raise NotImplementedError(f"{function} is not implemented for the MPS device")
+        return function(*arguments, **options or {})
+
+
+def test_a_device_without_sampling_gathers(volume, monkeypatch):
+    options = dict(theta=pose_matrix(torch.full((2, 6), 0.1)), flow=0.1 * torch.randn(2, 3, 4, 7, 6))
+    exact = dispatch.warp_volume(volume, order="rigid_then_flow", **options)
+    with WithoutSampling(), pytest.raises(NotImplementedError):
+        dispatch.warp_volume(volume, order="rigid_then_flow", **options)
+    monkeypatch.setattr(positions, "WITHOUT_SAMPLING", ("cpu",))
+    with WithoutSampling():
+        got = dispatch.warp_volume(volume, order="rigid_then_flow", **options)
+    assert torch.allclose(got, exact, atol=1e-5)
 
 
 def test_attention_ignores_keys_past_their_length():

@@ -12,7 +12,7 @@ from vasa.kernels import dispatch, launch, reference
 if importlib.util.find_spec("triton") is None or not launch.interpreting():
     pytest.skip("needs Triton and its interpreter", allow_module_level=True)
 
-from vasa.kernels import attention, norm, step, warp3d  # noqa: E402
+from vasa.kernels import attention, norm, step, warp3d, warp3d_gradients  # noqa: E402
 
 # the interpreter cuts float32 to bfloat16, where GPUs round: twice the error
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 6e-3, torch.float16: 5e-4}
@@ -88,8 +88,8 @@ def test_voxel_centres_and_borders_and_their_gradients(padding, align):
     grad = normal(*got.shape, seed=2)
     # one-sided slopes jump at voxel centres, so the judge must round positions as the kernel does
     wide = reference.grid_sample_3d_backward(grad, volume, grid, padding, align)
-    assert_close(warp3d.grad_volume(grad, grid, tuple(volume.shape), **kind), wide[0], 3e-6)
-    assert_close(warp3d.grad_grid(grad, volume, grid, **kind), wide[1], 3e-6)
+    assert_close(warp3d_gradients.grad_volume(grad, grid, tuple(volume.shape), **kind), wide[0], 3e-6)
+    assert_close(warp3d_gradients.grad_grid(grad, volume, grid, **kind), wide[1], 3e-6)
 
 
 @pytest.mark.parametrize("padding", ["zeros", "border"])
@@ -108,8 +108,10 @@ def test_positions_that_are_not_numbers_or_far_away(padding):
     assert_close(got[judged], exact[judged], 1e-6)
     grad = torch.ones_like(got)
     for fast in (
-        warp3d.grad_volume(grad, grid, tuple(volume.shape), zeros=padding == "zeros", align=True, collapse=False),
-        warp3d.grad_grid(grad, volume, grid, zeros=padding == "zeros", align=True, collapse=False),
+        warp3d_gradients.grad_volume(
+            grad, grid, tuple(volume.shape), zeros=padding == "zeros", align=True, collapse=False
+        ),
+        warp3d_gradients.grad_grid(grad, volume, grid, zeros=padding == "zeros", align=True, collapse=False),
     ):
         assert torch.isfinite(fast).all()
 
@@ -219,7 +221,8 @@ def test_guided_step_with_and_without_a_range():
 def test_attention_is_that_of_float64(length, width):
     q, k, v = normal(2, length, 3, 2, width).permute(2, 0, 3, 1, 4)  # as a packed projection gives them
     bias, lengths = normal(1, 2, length, length, seed=1), torch.tensor([length, max(1, length - 3)])
-    for options in (dict(), dict(bias=bias, key_lengths=lengths)):
+    causal = dict(causal_prefix=0), dict(bias=bias, key_lengths=lengths, causal_prefix=min(7, length))
+    for options in (dict(), dict(bias=bias, key_lengths=lengths), *causal):
         got = dispatch.short_attention(q, k, v, **options)
         wide = options | ({"bias": bias.double()} if "bias" in options else {})
         assert_close(
@@ -229,8 +232,21 @@ def test_attention_is_that_of_float64(length, width):
 
 def test_attention_does_not_depend_on_the_tile():
     q, k, v = normal(3, 1, 2, 40, 16)
-    whole, tiles = (attention.short_attention(q, k, v, None, None, 0.25, block_l=n) for n in (64, 16))
+    whole, tiles = (attention.short_attention(q, k, v, None, None, 2, 0.25, block_l=n) for n in (64, 16))
     assert torch.allclose(whole, tiles, atol=1e-6)
+
+
+def test_causal_attention_sees_the_prefix_and_the_past():
+    q, k, v = normal(1, 1, 4, 16), *normal(2, 1, 1, 7, 16, seed=1)
+    whole = dispatch.short_attention(q, k, v, causal_prefix=2)
+    for i in range(4):  # the last of four queries stands at the last of seven keys
+        alone = dispatch.short_attention(q[:, :, i : i + 1], k[:, :, : i + 4], v[:, :, : i + 4])
+        assert torch.allclose(whole[:, :, i : i + 1], alone, atol=1e-6)
+    v[:, :, 5:] += 100
+    later = dispatch.short_attention(q, k, v, causal_prefix=2)
+    assert torch.equal(later[:, :, :2], whole[:, :, :2]) and not torch.equal(later[:, :, 2:], whole[:, :, 2:])
+    v[:, :, 1] += 100
+    assert (dispatch.short_attention(q, k, v, causal_prefix=2) - later).abs().amin(-1).min() > 0
 
 
 def test_attention_without_any_key_is_zero():
@@ -244,7 +260,7 @@ def test_attention_gradient_is_that_of_float64():
     bias = normal(1, 2, 9, 9, seed=1)
     for kind, attend in ((torch.float32, dispatch.short_attention), (torch.float64, reference.short_attention)):
         leaves = [x.detach().to(kind).requires_grad_() for x in (*normal(3, 2, 2, 9, 16), bias)]
-        attend(*leaves[:3], bias=leaves[3]).backward(normal(2, 2, 9, 16, seed=4).to(kind))
+        attend(*leaves[:3], bias=leaves[3], causal_prefix=3).backward(normal(2, 2, 9, 16, seed=4).to(kind))
         grads.append([x.grad for x in leaves])
     for fast, exact in zip(*grads, strict=True):
         assert_close(fast, exact, 1e-5)
@@ -260,7 +276,7 @@ def test_empty_batches_give_empty_results():
     volume, theta = normal(0, 8, 3, 4, 5), torch.zeros(0, 3, 4)
     assert dispatch.warp_volume(volume, theta=theta).shape == (0, 8, 3, 4, 5)
     assert dispatch.group_norm_silu(volume, 2, None, None).shape == volume.shape
-    assert attention.short_attention(*normal(3, 0, 2, 5, 16), None, None, 1.0).shape == (0, 2, 5, 16)
+    assert attention.short_attention(*normal(3, 0, 2, 5, 16), None, None, None, 1.0).shape == (0, 2, 5, 16)
     assert step.guided_step(
         normal(2, 0, 4, 3), torch.ones(2), normal(0, 4, 3), torch.ones(4), None, None
     )[0].shape == (0, 4, 3)  # fmt: skip

@@ -10,11 +10,12 @@ from vasa import Controls, InputError, Motion, Vasa
 from vasa.backends.liveportrait import joyvasa
 from vasa.backends.liveportrait.config import BACKEND, GeneratorConfig, RendererConfig
 from vasa.backends.liveportrait.controls import CLOSED_BALL
-from vasa.backends.liveportrait.engine import EngineConfig, FaceSide, LivePortrait, Networks
+from vasa.backends.liveportrait.engine import LivePortrait
 from vasa.backends.liveportrait.folding import folded, folds_of, published_shapes
 from vasa.backends.liveportrait.keypoints import EYES, LEFT_BALL, LIPS, RIGHT_BALL, angle_of, head_pose_of, posed
 from vasa.backends.liveportrait.layers import Repeated
 from vasa.backends.liveportrait.motion_extractor import Reading
+from vasa.backends.liveportrait.networks import EngineConfig, FaceSide, Networks
 from vasa.backends.liveportrait.retarget import SIZES
 from vasa.backends.liveportrait.sound import SpeechEncoder, folded_sound
 from vasa.backends.liveportrait.weights import PARTS, RETARGETING, empty
@@ -406,3 +407,48 @@ def test_what_cannot_be_done_is_said(engine, face):
     mute = LivePortrait(Networks(engine.config, dict(engine.models.face.items())), torch.device("cpu"), torch.float32)
     with pytest.raises(InputError, match="vasa convert joyvasa"):
         mute.generate(SPEECH, face)
+
+
+def test_recorded_decoding_gives_the_same_frames_and_notices_other_weights(engine, face, motion, monkeypatch):
+    from vasa import graphs
+
+    def record(function, given):
+        outputs = tuple(out.clone() for out in function(*given))
+
+        def replay():
+            for to, value in zip(outputs, function(*given), strict=True):
+                to.copy_(value)
+
+        made.append(given)
+        return replay, outputs
+
+    made, own = [], LivePortrait(engine.models, engine.device, engine.dtype)
+    plain = torch.cat(list(own.decode(face, motion[:4], batch_size=2)))
+    monkeypatch.setattr(graphs, "record", record)
+    monkeypatch.setattr(graphs, "graphs_wanted", lambda tensors: True)
+    for _ in range(2):
+        assert torch.allclose(torch.cat(list(own.decode(face, motion[:4], batch_size=2))), plain, atol=1e-5)
+    assert len(made) == 1
+    bias = engine.models.face["decoder"].conv_img.bias
+    with torch.no_grad():
+        bias.add_(0.5)
+        changed = torch.cat(list(own.decode(face, motion[:4], batch_size=2)))
+        bias.sub_(0.5)
+    assert len(made) == 2 and not torch.allclose(changed, plain, atol=1e-3)
+
+
+def test_too_little_memory_halves_the_batch(engine, face, motion, monkeypatch):
+    own = LivePortrait(engine.models, engine.device, engine.dtype)
+    plain = torch.cat(list(own.decode(face, motion[:5], batch_size=5)))
+    real = own._pictures
+
+    def small(driving, *shared):
+        if len(driving) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(driving, *shared)
+
+    own = LivePortrait(engine.models, engine.device, engine.dtype)
+    monkeypatch.setattr(own, "_pictures", small)
+    with pytest.warns(RuntimeWarning, match="going on with 2"):
+        got = torch.cat(list(own.decode(face, motion[:5], batch_size=5)))
+    assert torch.allclose(got, plain, atol=1e-5)

@@ -5,8 +5,6 @@ import json
 import pickle
 import wave
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +15,9 @@ from safetensors.torch import save_file
 from vasa import Controls, InputError, Vasa, checkpoint, cli
 from vasa.backends.liveportrait import convert, download, joyvasa
 from vasa.backends.liveportrait.config import GeneratorConfig, RendererConfig, from_json, to_json
+from vasa.backends.liveportrait.convert_joyvasa import convert_joyvasa
 from vasa.backends.liveportrait.folding import folds_of, published_shapes
+from vasa.backends.liveportrait.published import read_tensors
 from vasa.backends.liveportrait.retarget import SIZES
 from vasa.backends.liveportrait.sound import SpeechEncoder
 from vasa.backends.liveportrait.weights import PARTS, empty
@@ -110,7 +110,7 @@ def source(tmp_path_factory):
 def model(source, tmp_path_factory):
     dest = tmp_path_factory.mktemp("models") / "photoreal"
     convert.convert_renderer(source, dest, config=TINY)
-    convert.convert_joyvasa(source, dest, heads=4)
+    convert_joyvasa(source, dest, heads=4)
     return dest
 
 
@@ -216,7 +216,7 @@ def test_code_in_a_file_is_never_run(tmp_path):
     path = tmp_path / "published" / "appearance_feature_extractor.pth"
     torch.save({"weight": Harmful()}, path)
     with pytest.raises(InputError, match="cannot be read as weights alone"):
-        convert.read_tensors(path)
+        read_tensors(path)
     statistics = tmp_path / "motion_template.pkl"
     for content in (Harmful(), {"mean_exp": Harmful()}, np.array([Harmful()], dtype=object)):
         statistics.write_bytes(pickle.dumps(content))
@@ -242,7 +242,7 @@ def test_missing_and_ambiguous_files_are_named(source, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "motion_generator_x.pt").write_bytes(b"x")
     with pytest.raises(InputError, match="several files that fit"):
-        convert.convert_joyvasa(tmp_path, tmp_path / "out")
+        convert_joyvasa(tmp_path, tmp_path / "out")
 
 
 def test_a_generator_of_another_kind_is_refused(source, tmp_path):
@@ -251,7 +251,7 @@ def test_a_generator_of_another_kind_is_refused(source, tmp_path):
         change(content["model"])
         torch.save(content, tmp_path / "motion_generator.pt")
         (tmp_path / "motion_template.pkl").write_bytes(pickle.dumps(template()))
-        convert.convert_joyvasa(tmp_path, tmp_path / "out", heads=4)
+        convert_joyvasa(tmp_path, tmp_path / "out", heads=4)
 
     linear = torch.linspace(1, 0, 51)
     for change, said in (
@@ -294,60 +294,6 @@ def test_the_command_line_says_what_is_wrong(source, tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith("vasa: ") and "is not the published appearance" in said and said.count("\n") == 1
     assert cli.main(["convert", "ditto", str(source), str(tmp_path / "out"), "--fixed-positions"]) == 2
-
-
-class Hub:
-    """A hub with one small file of each pattern."""
-
-    def __init__(self, content=b"weights"):
-        import hashlib
-
-        self.digest = hashlib.sha256(b"weights").hexdigest()
-        self.content, self.asked = content, []
-
-    def model_info(self, repository, files_metadata):
-        names = ["liveportrait/base_models/a.pth", "liveportrait/retargeting_models/b.pth", "insightface/det_10g.onnx"]
-        lfs = SimpleNamespace(sha256=self.digest)
-        files = [SimpleNamespace(rfilename=name, size=7, lfs=lfs) for name in names]
-        return SimpleNamespace(siblings=files, sha="c0ffee" * 6)
-
-    def download(self, repository, file, **options):
-        self.asked.append((file, options))
-        path = Path(options["local_dir"]) / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.content)
-        return str(path)
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    made = Hub()
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(download, "_api", lambda mirror: made)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", made.download)
-    return made
-
-
-def test_a_download_is_shown_asked_for_and_verified(hub, tmp_path, capsys):
-    assert cli.main(["download", "liveportrait", str(tmp_path)]) == 2
-    said = capsys.readouterr()
-    assert "MIT" in said.out and "base_models/a.pth" in said.out and "--yes" in said.err and not hub.asked
-    assert cli.main(["download", "liveportrait", str(tmp_path), "--yes", "--mirror", "https://mirror.test"]) == 0
-    assert [file for file, _ in hub.asked] == [
-        "liveportrait/base_models/a.pth",
-        "liveportrait/retargeting_models/b.pth",
-    ]
-    assert all(o["token"] is False and o["endpoint"] == "https://mirror.test" for _, o in hub.asked)
-    assert "verified" in capsys.readouterr().out
-    hub.content = b"damaged"
-    assert cli.main(["download", "liveportrait", str(tmp_path), "--yes"]) == 2
-    assert "is damaged" in capsys.readouterr().err and not (tmp_path / "liveportrait/base_models/a.pth").exists()
-
-
-def test_offline_nothing_is_asked_of_the_network(hub, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert cli.main(["download", "joyvasa", str(tmp_path), "--yes"]) == 2
-    assert "HF_HUB_OFFLINE is set" in capsys.readouterr().err and not hub.asked
 
 
 def test_detectors_of_other_licences_are_on_no_list():

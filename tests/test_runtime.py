@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vasa import Controls, Vasa, graphs
+from vasa import Controls, Vasa, compiled, graphs
 from vasa.graphs import Graphed
-from vasa.kernels import use_backend
+from vasa.kernels import positions, use_backend
 from vasa.latents import Motion
 
 TINY = Path(__file__).parent / "data" / "tiny"
@@ -62,6 +62,18 @@ def test_triton_kernels_give_the_same_frames_and_the_same_motion(vasa, face, mot
     for got, exact in zip(fast, plain, strict=True):
         assert not torch.equal(got, exact), "the kernels were not used"
         assert torch.allclose(got, exact, atol=2e-3 if got is fast[1] else 1e-4)
+
+
+def test_a_device_without_trilinear_sampling_gives_the_same_frames(motion, monkeypatch):
+    own = Vasa.from_pretrained(TINY, device="cpu", precision="fp32")
+    picture, gathered = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)), []
+    with use_backend("torch"):
+        plain = frames(own, own.encode(picture), motion)
+        monkeypatch.setattr(positions, "WITHOUT_SAMPLING", ("cpu",))
+        real = positions.gather_3d
+        monkeypatch.setattr(positions, "gather_3d", lambda *given: (gathered.append(given), real(*given))[1])
+        assert torch.allclose(frames(own, own.encode(picture), motion), plain, atol=1e-5)
+    assert len(gathered) >= 3, "encoding, the field and the volume"
 
 
 def test_half_precision_is_near(face, motion):
@@ -178,7 +190,56 @@ def test_what_cannot_be_recorded_runs_plainly_and_says_so_once(recorded, monkeyp
         assert double(torch.ones(2))[0].tolist() == [2.0, 2.0]
 
 
+def test_memory_that_runs_out_while_recording_does_not_end_recording(recorded, monkeypatch):
+    def broken(function, inputs):
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B012
+
+    double = Graphed(lambda x: (2 * x,), "doubling")
+    with monkeypatch.context() as patch:
+        patch.setattr(graphs, "record", broken)
+        with pytest.raises(torch.OutOfMemoryError):
+            double(torch.ones(2))
+    assert double(torch.ones(2))[0].tolist() == [2.0, 2.0] and len(recorded) == 1
+
+
 def test_nothing_is_recorded_off_cuda_or_against_the_users_will(monkeypatch):
     assert not graphs.graphs_wanted((torch.ones(2),))
     monkeypatch.setenv("VASA_GRAPHS", "0")
     assert not graphs.graphs_wanted((torch.empty(2, device="meta"), None))
+
+
+def test_compiling_is_asked_for_and_gives_the_same_frames(vasa, face, motion, monkeypatch):
+    monkeypatch.setenv("VASA_COMPILE", "aot_eager")
+    torch.compiler.reset()
+    traced = []
+    real = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda *given, **options: (traced.append(options), real(*given, **options))[1]
+    )
+    own = Vasa(vasa.models, vasa.device, vasa.dtype)
+    with use_backend("torch"):
+        got = frames(own, face, motion, batch_size=5)
+    assert traced == [{"backend": "aot_eager", "dynamic": False}]
+    assert torch.allclose(got, plain_frames(vasa, face, motion), atol=1e-4)
+
+
+def test_what_cannot_be_compiled_runs_plainly_and_says_so_once(vasa, face, motion, monkeypatch):
+    monkeypatch.setenv("VASA_COMPILE", "no_such_compiler")
+    own = Vasa(vasa.models, vasa.device, vasa.dtype)
+    with pytest.warns(RuntimeWarning, match="decoding could not be compiled .*no_such_compiler"):
+        got = frames(own, face, motion, batch_size=5)
+    assert torch.allclose(got, plain_frames(vasa, face, motion), atol=1e-4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frames(own, face, motion, batch_size=2)
+
+
+@pytest.mark.parametrize("word, backend", [("", None), ("0", None), ("1", "inductor"), ("aot_eager", "aot_eager")])
+def test_nothing_is_compiled_unasked(monkeypatch, word, backend):
+    monkeypatch.setenv("VASA_COMPILE", word)
+    assert compiled.wanted() == backend
+    if backend is None:
+        assert compiled.compiled(len, "counting") is len

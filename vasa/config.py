@@ -86,7 +86,7 @@ class FaceConfig:
     """Detail path: warped pixels get a smooth predicted gain, as a head that turns changes its shading."""
     mouth_size: int = 64
     mouth_widths: tuple[int, ...] = ()
-    """Close-up of the mouth: channels at a quarter, half and full resolution; empty: no close-ups (not in the paper)."""
+    """Close-up of the mouth: channels at a quarter, half and full size; empty: no close-ups (not in the paper)."""
     eye_size: int = 48
     eye_widths: tuple[int, ...] = ()
     """The same for the eyes."""

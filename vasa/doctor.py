@@ -16,7 +16,7 @@ from .kernels.dispatch import backend_report
 from .pipeline import has_bf16_units, pick_device, pick_precision
 
 PACKAGES = ("torch", "triton", "transformers", "safetensors", "accelerate", "numpy", "einops", "av", "pillow",
-            "scikit-image", "mediapipe", "pillow-heif", "gradio")  # fmt: skip
+            "scikit-image", "mediapipe", "onnxruntime", "pillow-heif", "gradio")  # fmt: skip
 
 
 def report() -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ Everywhere else, and wherever recording fails, the function simply runs. `VASA_G
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +21,10 @@ _WARM_UPS = 2
 """Plain runs before recording: kernels compile, libraries choose algorithms and allocate their workspaces."""
 
 
+EXCLUSIVE = threading.RLock()
+"""Held while recorded work is replayed and its result copied away: its buffers are one set for all threads."""
+
+
 class Graphed:
     """A function that is replayed from a CUDA graph where that is possible.
 
@@ -28,7 +33,8 @@ class Graphed:
             it must do the same work on the same weights, and nothing on the CPU that depends on values.
         what: its name in warnings.
 
-    The tensors that come out are overwritten by the next call of the same shape: use or copy them before.
+    The tensors that come out are overwritten by the next call of the same shape: use or copy them before, and hold
+    `EXCLUSIVE` meanwhile where several threads may call.
     """
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]], what: str) -> None:
@@ -48,6 +54,8 @@ class Graphed:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # an operation that cannot be recorded, an old driver
+                if (full := _out_of_memory(error)) is not None:
+                    raise full from error
                 self._failed = True
                 warnings.warn(
                     f"{self._what} could not be recorded as a CUDA graph and runs plainly ({error}); "
@@ -64,6 +72,14 @@ class Graphed:
     def forget(self) -> None:
         """Drop all recordings: the weights have moved or changed, or the memory is needed."""
         self._recordings.clear()
+
+
+def _out_of_memory(error: BaseException) -> torch.OutOfMemoryError | None:
+    """The lack of memory that broke a recording off, behind what ending it then raised."""
+    context = error.__context__
+    while context is not None and not isinstance(context, torch.OutOfMemoryError):
+        context = context.__context__
+    return context
 
 
 class _Recording:

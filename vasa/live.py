@@ -72,10 +72,10 @@ def live_plan(vasa: Any, face: FaceLatents, *, steps: int = 10, look_ahead: int 
         The plan, and what was measured (None on a GPU).
     """
     if torch.device(vasa.device).type == "cuda":
-        return WindowPlan.live(HOPS[0], look_ahead, steps), None
+        return vasa.live_plan(HOPS[0], look_ahead, steps), None
     pace = Pace({}, 0.0)
     for hop in HOPS:
-        plan = WindowPlan.live(hop, look_ahead, steps)
+        plan = vasa.live_plan(hop, look_ahead, steps)
         one = measured(vasa, face, {hop: plan}) if not pace.window else measured(vasa, face, {hop: plan}, repeats=2)
         pace = Pace(pace.window | one.window, min(pace.frame or one.frame, one.frame))
         if pace.load(hop, vasa.fps) <= HEADROOM:

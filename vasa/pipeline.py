@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,9 @@ from .latents import DYNAMICS, FaceLatents, Motion
 from .motion.place import generator_rest, place
 from .motion.plan import WindowPlan
 from .motion.shape import shape
-from .runtime import Renderer
+from .runtime import Renderer, lay_out
 from .stream import Session
+from .threads import fit_threads
 
 _PIECE = 30 * 16_000
 """Samples that a session is fed at a time, so that an hour of sound is not copied again with every window."""
@@ -62,13 +64,11 @@ class Vasa:
 
             return LivePortrait.from_pretrained(name_or_folder, device=device, precision=precision)
         place = pick_device(device)
+        if place.type == "cpu":
+            fit_threads()
         dtype = pick_precision(precision, place)
         models = checkpoint.load(name_or_folder, place)
-        for module in models.face.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.to(memory_format=torch.channels_last)
-            elif isinstance(module, torch.nn.Conv3d):
-                module.to(memory_format=torch.channels_last_3d)
+        lay_out(models.face)
         return cls(models, place, dtype)
 
     @property
@@ -182,7 +182,7 @@ class Vasa:
         Returns:
             ceil(seconds * fps) frames.
         """
-        controls = controls or Controls()
+        controls = self.accepted(controls or Controls())
         plan = plan or WindowPlan.full(self.config.motion.window)
         seconds = waveform.shape[-1] / self.config.audio.sample_rate
         num_frames = max(1, math.ceil(seconds * self.fps - 1e-6))
@@ -206,6 +206,18 @@ class Vasa:
         pieces += iter(session.pop_motion, None)
         vectors = torch.cat([piece.vectors for piece in pieces])
         return Motion.from_vectors(vectors, self.fps, self.backend, pieces[0].rest)
+
+    def accepted(self, controls: Controls) -> Controls:
+        """The controls as the motion generator takes them; other engines refuse here what they cannot do."""
+        return controls
+
+    def live_plan(self, hop: int = 5, look_ahead: int = 2, steps: int | None = 10) -> WindowPlan:
+        """How a live stream is cut for this engine's motion generator; see `WindowPlan.live`."""
+        return WindowPlan.live(hop, look_ahead, steps)
+
+    def generator_for(self, face: FaceLatents) -> Any:
+        """The motion generator as it draws for a portrait: ours knows nothing of portraits."""
+        return self.models.motion
 
     def placed(self, vectors: Tensor, face: FaceLatents) -> Motion:
         """What the generator drew, [T, M] in physical units, as motion on the portrait's own shoulders."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .aside import Aside
 from .controls import Blink, Controls
 from .errors import InputError
 from .latents import FaceLatents, Motion
@@ -45,7 +47,7 @@ class Session:
         vasa: the engine (`Vasa`, or one of the same interface).
         face: the portrait's latents.
         controls: what the user asks for; their seed is the session's. Default: `LIVE`, which blinks.
-        plan: how the sound is cut into windows; default `WindowPlan.live()`.
+        plan: how the sound is cut into windows; default `vasa.live_plan()`.
         idle: how much the head moves while nobody speaks, 0 (only eyes, lids and mouth) .. 2; 1 = as generated.
         max_pending: seconds of sound that may wait; beyond it `push_audio` refuses (back-pressure). None: no bound.
         progress: called after every denoising step; may raise to cancel.
@@ -66,11 +68,11 @@ class Session:
         max_pending: float | None = 30.0,
         progress: Callable[[], None] | None = None,
     ) -> None:
-        controls = controls or LIVE
+        controls = vasa.accepted(controls or LIVE)
         if not 0 <= idle <= 2:
             raise InputError(f"idle must be between 0 and 2, got {idle}")
         self.vasa, self.face = vasa, face
-        self.plan = plan or WindowPlan.live()
+        self.plan = plan or vasa.live_plan()
         self.max_pending = max_pending
         self.idle = idle
         self.seed = controls.seed
@@ -78,7 +80,7 @@ class Session:
         """Samples of silence that `idle_until` has put in so far."""
         self._progress = progress
         self._rate, self._fps = vasa.models.audio.config.sample_rate, vasa.fps
-        self._denoiser = vasa.models.motion
+        self._denoiser = vasa.generator_for(face)
         self._fit(self.plan)
         self._schedule = ControlSchedule([(0, controls)])
         self._sound = SoundBuffer(torch.zeros(0))
@@ -88,8 +90,9 @@ class Session:
         self._walls: list[int] = []
         """Frames at which an utterance ended: before them nothing is heard of what comes behind."""
         self._state = MotionState()
-        self._drawn: Motion | None = None
-        """Motion that was generated and not yet given out."""
+        self._drawn: deque[tuple[Motion, Any]] = deque()
+        """Motion that was generated and not yet given out, and what must be waited for before it is read."""
+        self._aside = Aside(torch.device(vasa.device))
         self._drops = 0
         self._changed = threading.Condition(threading.RLock())
 
@@ -114,7 +117,7 @@ class Session:
     @property
     def frame(self) -> int:
         """Index of the next frame to come out; it begins at second frame / fps of the sound."""
-        return self._state.frame - (len(self._drawn) if self._drawn is not None else 0)
+        return self._state.frame - sum(len(motion) for motion, _ in self._drawn)
 
     @property
     def seconds(self) -> float:
@@ -232,7 +235,11 @@ class Session:
         """Other controls from the next generated hop on, eased in over 0.4 s.
 
         Their curves count the session's time, not that of the change. The seed stays the session's.
+
+        Raises:
+            InputError: something is asked for that this engine cannot do.
         """
+        controls = self.vasa.accepted(controls)
         with self._changed:
             self._schedule.change(self._state.frame, controls)
 
@@ -243,7 +250,7 @@ class Session:
         """
         with self._changed:
             self._state = self._state.back_at(self.frame)
-            self._drawn = None
+            self._drawn.clear()
             self._drops += 1
             self._resampler = None if self._resampler is None else Resampler(self._resampler.rate, self._rate)
             self._sound.keep(last=self._sample(self._state.frame))
@@ -256,9 +263,9 @@ class Session:
         """Motion of the next hop, placed on the portrait; None while more sound is needed."""
         while True:
             with self._changed:
-                if self._drawn is not None:
-                    motion, self._drawn = self._drawn, None
-                    return motion
+                taken = self._drawn.popleft() if self._drawn else None
+            if taken is not None:
+                return self._met(*taken)
             if not self._draw():
                 return None
 
@@ -271,13 +278,21 @@ class Session:
 
     def frames(self, batch_size: int = 1) -> Iterator[Tensor]:
         """Pictures [n <= batch_size, 3, S, S] in [0, 1] as they are made, until more sound is needed."""
-        while self._drawn is not None or self._draw():
+        while self._drawn or self._draw():
             with self._changed:
-                if self._drawn is None:  # interrupted
+                if not self._drawn:  # interrupted
                     continue
-                piece, rest = self._drawn[slice(batch_size)], self._drawn[slice(batch_size, None)]
-                self._drawn = rest if len(rest) else None
-            yield from self.vasa.decode(self.face, piece, batch_size=batch_size)
+                motion, ready = self._drawn.popleft()
+                piece, rest = motion[slice(batch_size)], motion[slice(batch_size, None)]
+                if len(rest):
+                    self._drawn.appendleft((rest, ready))
+            if self._aside.ahead and len(self._drawn) < 2:
+                self._draw()
+            yield from self.vasa.decode(self.face, self._met(piece, ready), batch_size=batch_size)
+
+    def _met(self, motion: Motion, ready: Any) -> Motion:
+        self._aside.meet(ready, motion.head_pose, motion.facial_dynamics, motion.rest)
+        return motion
 
     @torch.inference_mode()
     def _draw(self) -> bool:
@@ -291,32 +306,34 @@ class Session:
             wall = next((w for w in self._walls if w > state.frame), None)
             new = range(state.frame, state.frame + kept)
             heard = self._sample(span.needs if wall is None else min(span.needs, wall))
-            sound = SoundBuffer(self._sound.piece(self._sound.start, heard).to(self.vasa.device), self._sound.start)
+            piece, first = self._sound.piece(self._sound.start, heard), self._sound.start
             activity = None if self.idle == 1 else speaking(self._sound, new, self._sample)
             controls, schedule = self._schedule.latest, ControlSchedule(self._schedule.entries)
-        vectors, after = next_window(
-            self._denoiser,
-            self.vasa.models.audio,
-            sound,
-            lambda frames: schedule.curves(frames, self._fps),
-            state,
-            self.plan,
-            scales=controls.guidance,
-            steps=controls.steps,
-            seed=self.seed,
-            sampler=controls.sampler,
-            progress=self._progress,
-        )
-        after = after.back_at(state.frame + kept)
-        placed = self.vasa.placed(vectors[0, :kept], self.face)
-        asked = schedule.curves(new, self._fps)
-        if activity is not None:
-            amplitude = self.idle + (1 - self.idle) * activity
-            asked = replace(asked, head_amplitude=asked.head_amplitude * amplitude[:, None])
-        motion = self.vasa.shaped(placed, asked, self.face)
+        with self._aside.work():
+            vectors, after = next_window(
+                self._denoiser,
+                self.vasa.models.audio,
+                SoundBuffer(piece.to(self.vasa.device), first),
+                lambda frames: schedule.curves(frames, self._fps),
+                state,
+                self.plan,
+                scales=controls.guidance,
+                steps=controls.steps,
+                seed=self.seed,
+                sampler=controls.sampler,
+                progress=self._progress,
+            )
+            after = after.back_at(state.frame + kept)
+            placed = self.vasa.placed(vectors[0, :kept], self.face)
+            asked = schedule.curves(new, self._fps)
+            if activity is not None:
+                amplitude = self.idle + (1 - self.idle) * activity
+                asked = replace(asked, head_amplitude=asked.head_amplitude * amplitude[:, None])
+            motion, ready = self.vasa.shaped(placed, asked, self.face), self._aside.done()
         with self._changed:
             if drops == self._drops:
-                self._state, self._drawn = after, motion
+                self._state = after
+                self._drawn.append((motion, ready))
                 self._forget()
                 self._changed.notify_all()
         return True
@@ -337,12 +354,14 @@ class Session:
         A second or two of sound and motion, whatever the session's age; `vasa.session_file` writes it to disk.
         """
         with self._changed:
-            state, drawn = self._state, self._drawn
+            self._aside.settle()
+            state, drawn = self._state, [motion for motion, _ in self._drawn]
+            drawn_vectors = [one.vectors for one in drawn] or [torch.zeros(0)]
             tensors = {
                 "sound": self._sound.samples,
                 "motion": torch.zeros(0) if state.motion is None else state.motion[0],
-                "drawn": torch.zeros(0) if drawn is None else drawn.vectors,
-                "rest": torch.zeros(0) if drawn is None or drawn.rest is None else drawn.rest,
+                "drawn": torch.cat(drawn_vectors),
+                "rest": torch.zeros(0) if not drawn or drawn[0].rest is None else drawn[0].rest,
                 "resampling": torch.zeros(0) if self._resampler is None else self._resampler.pending,
             }
             facts = {
@@ -388,11 +407,13 @@ class Session:
             self.seed, frame, self.silence, self._walls = others
             self._speaking, self.idle = speaking_on, idle
             self._state = MotionState(frame, motion[None] if motion.numel() else None)
-            self._drawn = None
+            self._drawn.clear()
+            self._aside.forget()
             if drawn.numel():
-                self._drawn = Motion.from_vectors(
+                waiting = Motion.from_vectors(
                     drawn.to(self.vasa.device), self._fps, self.vasa.backend, rest if rest.numel() else None
                 )
+                self._drawn.append((waiting, None))
             self._resampler = None if rate is None else Resampler(int(rate), self._rate)
             if self._resampler is not None:
                 self._resampler.pending = resampling.clone()

@@ -9,6 +9,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
 
 import gradio as gr
 
+from ..animate import name_of
+from ..errors import InputError
 from .animate_tab import build_animate_tab
 from .api import build_api
 from .edit_tab import build_edit_tab
@@ -19,6 +21,7 @@ from .studio import LONGEST_SECONDS, Studio
 from .workflow_tab import build_workflow_tab
 
 TITLE = "vasa"
+HEAD = '<div class="vasa-head"><h1>vasa</h1><p>One portrait and a speech clip become a talking face.</p></div>'
 MAX_FILE_SIZE = "200mb"
 MAX_WAITING = 32
 """Requests that may wait; more are told to come back."""
@@ -35,10 +38,9 @@ def build_app(model: Any = "vasa-mini", *, device: str = "auto", longest: float 
     """
     studio = Studio(model, device, longest=longest)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, CACHE_SECONDS), fill_width=True) as app:
-        gr.HTML(
-            '<div class="vasa-head"><h1>vasa</h1><p>One portrait and a speech clip become a talking face.</p></div>',
-            elem_id="head",
-        )
+        with gr.Row():
+            gr.HTML(HEAD, elem_id="head")
+            _choose_model(studio)
         with gr.Tab("Animate", id="animate"):
             shared = build_animate_tab(studio)
         with gr.Tab("Live", id="live"):
@@ -101,6 +103,26 @@ def serve(
         finally:
             app.studio.close()
     return app
+
+
+def _choose_model(studio: Studio) -> None:
+    """A list of models where there is more than one."""
+    names = list(studio.models)
+    if len(names) < 2:
+        return
+    choice = gr.Dropdown(
+        names, value=names[0], label="Model", info="For everybody who uses this page.", elem_id="model", scale=0,
+        min_width=280,
+    )  # fmt: skip
+
+    def choose(name: str) -> str:
+        try:
+            studio.use(name)
+        except InputError as error:
+            gr.Warning(str(error))
+        return name_of(studio.model)
+
+    choice.input(choose, choice, choice, api_visibility="private", concurrency_limit=1)
 
 
 def _leaver(studio: Studio):

@@ -155,7 +155,7 @@ class _Run:
 
     def run(self, portrait: Callable[[], Portrait]) -> None:
         self.give(Event(Status("Looking at the portrait")))
-        pipe = self.studio.pipe
+        self.model, pipe = self.studio.model, self.studio.pipe  # another may be chosen meanwhile
         portrait = portrait()
         self.job.check()
         self.notices = tuple([*portrait.notices, *self.sound.notices])
@@ -173,7 +173,7 @@ class _Run:
         if signature:
             status = Status(status.words, 1.0, False, (*status.notices, signature))
         motion_path = self.folder / "motion.safetensors"
-        about = {"names": names_of(pipe), "model": name_of(self.studio.model), "seed": self.controls.seed}
+        about = {"names": names_of(pipe), "model": name_of(self.model), "seed": self.controls.seed}
         save_motion(motion_path, motion, **about, controls=self.controls.to_json())
         self.give(Event(status, None, video, motion_path, self._report(status)))
 
@@ -185,7 +185,7 @@ class _Run:
         dress, preview = self._dressing(screen)
         video = self.folder / "talking.mp4"
         self.manifest = manifest_of(
-            self.studio.model,
+            self.model,
             self.fps,
             self.total,
             controls=self.controls.to_json(),

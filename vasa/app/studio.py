@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..animate import opened
+from ..animate import name_of, opened
+from ..checkpoint import PACKAGED
 from ..errors import InputError
 from ..io.audio import LoadedAudio, load_audio
 from ..io.face import Crop, CropRequest, portrait_crop
@@ -26,6 +27,10 @@ KEPT_HOURS = 6.0
 """Files of users who have gone are deleted after so many hours."""
 LONGEST_SECONDS = 600.0
 """Longest speech the page takes: Gradio keeps a stream in memory as long as the page is open."""
+
+
+SHELF = Path("models")
+"""Where the page looks for other models, beside the folder it is started in."""
 
 
 class Stopped(Exception):
@@ -75,11 +80,18 @@ class Studio:
         device: "auto", "cpu", "cuda".
         precision: "auto", "fp32", "bf16", "fp16".
         longest: seconds of speech that a page takes.
+        shelf: a folder of model folders to choose from, beside the shipped models.
     """
 
     def __init__(
-        self, model: Any = "vasa-mini", device: str = "auto", precision: str = "auto", longest: float = LONGEST_SECONDS
+        self,
+        model: Any = "vasa-mini",
+        device: str = "auto",
+        precision: str = "auto",
+        longest: float = LONGEST_SECONDS,
+        shelf: Path = SHELF,
     ) -> None:
+        self._first, self._shelf = model, shelf
         self.model = model
         self.longest = longest
         self._device, self._precision = device, precision
@@ -97,6 +109,30 @@ class Studio:
             if self._pipe is None:
                 self._pipe = opened(self.model, self._device, self._precision)
             return self._pipe
+
+    @property
+    def models(self) -> dict[str, Any]:
+        """Models to choose from by name: the one the page began with, the shipped ones, those on the shelf."""
+        shelf = sorted(self._shelf.iterdir()) if self._shelf.is_dir() else []
+        found = {place.name: str(place) for place in shelf if any(place.glob("*.safetensors"))}
+        shipped = {p.name: p.name for p in sorted(PACKAGED.iterdir()) if (p / "face.safetensors").is_file()}
+        return {name_of(self._first): self._first} | {
+            name: model for name, model in (shipped | found).items() if name != name_of(self._first)
+        }
+
+    def use(self, name: str) -> None:
+        """Another model from now on, for everybody; what runs goes on with the one it began with.
+
+        Raises:
+            InputError: no such model, or one that cannot be loaded; the present one stays.
+        """
+        if name not in self.models:
+            raise InputError(f"there is no model {name!r}; choose among {', '.join(self.models)}")
+        pipe = opened(self.models[name], self._device, self._precision)
+        with self._lock:
+            self.model, self._pipe = self.models[name], pipe
+            self._crops.clear()
+            self._portraits.clear()
 
     def close(self) -> None:
         """Stop what runs and delete all users' files."""

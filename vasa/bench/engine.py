@@ -15,15 +15,15 @@ from .. import checkpoint
 from ..audio import AudioEncoder
 from ..config import CONFIGS
 from ..controls import Controls
+from ..errors import InputError
 from ..face.model import FaceModel
 from ..kernels import use_backend
 from ..latents import FaceLatents
 from ..motion.conditions import Conditions, nothing_empty
 from ..motion.diffusion import sample
-from ..motion.plan import WindowPlan
 from ..motion.transformer import Denoiser
 from ..pipeline import Vasa, pick_device, pick_precision
-from ..runtime import precision
+from ..runtime import lay_out, precision
 from ..stream import Session
 
 BATCHES = (1, 8, 32)
@@ -32,6 +32,11 @@ STEPS = (50, 10)
 
 def engine(name_or_folder: str, device: str, number_format: str, seed: int) -> Vasa:
     """A model from its folder, or a configuration without weights (such as "vasa-1") with random ones."""
+    if name_or_folder not in CONFIGS and (backend := checkpoint.backend_of(name_or_folder)) != "vasa":
+        raise InputError(
+            f"{name_or_folder} is a model of the backend {backend!r}; measure its networks with random weights by "
+            f"`vasa bench --model {backend}`"
+        )
     known = CONFIGS.get(name_or_folder)
     if known is None or (checkpoint.PACKAGED / name_or_folder).is_dir():
         return Vasa.from_pretrained(name_or_folder, device=device, precision=number_format)
@@ -45,11 +50,7 @@ def engine(name_or_folder: str, device: str, number_format: str, seed: int) -> V
     )  # fmt: skip
     for module in (models.face, models.motion, models.audio):
         module.to(place).eval().requires_grad_(False)
-    for module in models.face.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
-        elif isinstance(module, torch.nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)
+    lay_out(models.face)
     return Vasa(models, place, pick_precision(number_format, place))
 
 
@@ -140,7 +141,7 @@ def arithmetic_of(run: Callable[[], object]) -> float:
 def session(vasa: Vasa, face: FaceLatents, seconds: float, steps: int, seed: int) -> Session:
     """A live session that has just been given sound."""
     draw = torch.Generator().manual_seed(seed)
-    live = Session(vasa, face, Controls(seed=seed, steps=steps), WindowPlan.live(steps=steps))
+    live = Session(vasa, face, Controls(seed=seed, steps=steps), vasa.live_plan(steps=steps))
     live.push_audio(0.1 * torch.randn(round(16_000 * seconds), generator=draw))
     return live
 

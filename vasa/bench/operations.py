@@ -19,6 +19,7 @@ from ..kernels.dispatch import (
     group_norm_silu,
     residual_layer_norm,
     short_attention,
+    warp_grid,
     warp_volume,
 )  # fmt: skip
 
@@ -94,7 +95,7 @@ def cases(
     n = 8
     own = normal(n, c, *size, layout=torch.channels_last_3d)
     plain, wide_plain = own.contiguous(), own.float().contiguous()
-    grid = reference.warp_grid(size, theta, flow, "flow_then_rigid", True)
+    grid = warp_grid(size, theta, flow, "flow_then_rigid", True)
     yield Case(
         "sampling", f"{n} x {c} x {size[0]} x {size[1]} x {size[2]}",
         {

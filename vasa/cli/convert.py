@@ -25,21 +25,25 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("download", help="fetch published weights after showing licence and size")
     parser.add_argument("name", choices=("liveportrait", "joyvasa", "ditto"))
     parser.add_argument("dest", type=Path, metavar="DEST", help="folder for the published files")
-    parser.add_argument("--mirror", metavar="URL", help="another hub address; no token is sent there")
+    parser.add_argument("--mirror", metavar="URL", help="another hub address")
     parser.add_argument("--yes", action="store_true", help="agree to licence and size without being asked")
     parser.set_defaults(run=download)
 
 
 def convert(given: argparse.Namespace) -> None:
     """Run `vasa convert`."""
-    from ..backends.liveportrait.convert import convert_joyvasa, convert_renderer
+    from ..backends.liveportrait.convert import convert_renderer
+    from ..backends.liveportrait.convert_ditto import convert_ditto
+    from ..backends.liveportrait.convert_joyvasa import convert_joyvasa
 
     if given.fixed_positions and given.family != "joyvasa":
         raise InputError("--fixed-positions is for joyvasa alone; leave it out")
     if given.family == "joyvasa":
         convert_joyvasa(given.source, given.dest, not given.fixed_positions, report=print)
+    elif given.family == "liveportrait":
+        convert_renderer(given.source, given.dest, report=print)
     else:
-        convert_renderer(given.source, given.dest, given.family, report=print)
+        convert_ditto(given.source, given.dest, report=print)
     print(f"{given.dest}: ready for --model {given.dest}")
 
 
@@ -52,7 +56,7 @@ def download(given: argparse.Namespace) -> None:
     if not given.yes:
         if not sys.stdin.isatty():
             raise InputError("nobody is there to agree to the licence; read it above and repeat with --yes")
-        if input("Download? [y/N] ").strip().lower() not in ("y", "yes"):
+        if input(f"{made.summary}. Download? [y/N] ").strip().lower() not in ("y", "yes"):
             raise InputError("nothing was downloaded")
     fetch(made, given.dest, given.mirror, print)
     print(f"next: vasa convert {given.name} {given.dest} MODEL_FOLDER")

@@ -289,6 +289,11 @@ def _drawing(given: argparse.Namespace, file: Any) -> tuple[tuple[Any, Any], dic
     from .. import checkpoint
     from ..pipeline import pick_device
 
+    if (backend := checkpoint.backend_of(given.model)) != "vasa":
+        raise InputError(
+            f"{given.model} is a model of the backend {backend!r}, whose motion cannot be drawn anew between known "
+            "frames; cut and splice it instead, or make it again with another seed"
+        )
     models = checkpoint.load(given.model, pick_device(given.device))
     return (models.motion, models.audio), {"controls": _controls(given), "names": file.names}
 

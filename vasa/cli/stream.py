@@ -45,7 +45,6 @@ def run(given: argparse.Namespace) -> None:
     from ..io.image import load_image
     from ..io.pcm import PcmReader
     from ..live import Report, live_plan, run_live
-    from ..motion.plan import WindowPlan
     from ..pipeline import Vasa
     from ..stream import LIVE, Session
 
@@ -66,7 +65,7 @@ def run(given: argparse.Namespace) -> None:
         if pace is not None and (load := pace.load(plan.hop, pipe.fps)) > 1:
             _say(f"note: this machine needs {load:.1f} s for a second of video; the picture will fall behind")
     else:
-        plan = WindowPlan.live(given.hop, given.look_ahead, given.steps)
+        plan = pipe.live_plan(given.hop, given.look_ahead, given.steps)
     session = Session(pipe, face, controls, plan, idle=given.idle)
     _say(f"{pipe.size} pixels, {pipe.fps:g} frames per second, hop {plan.hop} + {plan.look_ahead}, {plan.steps} steps")
     # unbuffered: a thread that waits inside a buffered stdin cannot be left behind when Python ends

@@ -1,10 +1,10 @@
 """Close-ups: mouth and eyes get small decoders of their own, drawn from the front and laid into the picture.
 
 Lips, teeth and lids are a few pixels wide in the whole picture, and learned last there. In a patch that moves with the
-head only expression is left to learn, at four times the resolution of the decoder's features, and a batch of patches costs
-a tenth of a batch of pictures. A close-up answers what the decoder answers (where a pixel comes from in the portrait,
-how far to trust that, its light, what to paint), and these answers are blended, not pictures, so no edge is seen twice.
-Not in the paper.
+head only expression is left to learn, at four times the resolution of the decoder's features, and patches train faster
+than pictures. A close-up answers what the decoder answers (where a pixel comes from in the portrait, how far to trust
+that, its light, what to paint), and these answers are blended, not pictures, so no edge is seen twice. Not in
+the paper.
 """
 
 from __future__ import annotations

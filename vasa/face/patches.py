@@ -47,7 +47,7 @@ def patch_affine(head_pose: Tensor, patch: Patch) -> Tensor:
 
 
 def patch_lean(head_pose: Tensor, patch: Patch) -> Tensor:
-    """Where a point one half edge behind the plane appears in the patch, relative to the one before it, [B, 6] -> [B, 2].
+    """How far from the point before it one half an edge behind the plane appears in the patch, [B, 6] -> [B, 2].
 
     A surface of height h over the plane is seen shifted by h times this; so between two poses it moves by h times the
     difference, which a network need not learn.

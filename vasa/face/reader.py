@@ -1,8 +1,8 @@
 """The face reader: what a picture of a face shows, in one pass.
 
 A first trunk finds the head (pose) in the whole picture; by that pose the face is cut out upright, and mouth and eyes
-from near, and further trunks read them: landmarks, expression, gaze, emotion, identity and region masks. It is trained on rendered people,
-refines crops, labels real video, and scores the face model. Not in the paper.
+from near, and further trunks read them: landmarks, expression, gaze, emotion, identity, regions. Trained on rendered
+people, it refines crops, labels real video, and scores the face model. Not in the paper.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ were given before, which stay as they are and lead it on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from ..audio import AudioEncoder
 from ..controls import ControlCurves
+from ..graphs import EXCLUSIVE, graphs_wanted
+from ..latents import POSE
 from .conditions import Conditions, nothing_empty
 from .diffusion import frame_noise, sample
 from .gaze import told
@@ -131,30 +134,35 @@ def next_window(
         previous_audio=features[:, :k],
         empty=empty,
     )
-    x_0 = sample(
-        denoiser,
-        conditions,
-        span.length,
-        scales={name: s for name, s in scales.items() if given.given.get(name, True) and name in denoiser.guided},
-        steps=plan.steps or steps,
-        noise=frame_noise(seed, frames, denoiser.mean.numel())[None],
-        known=known,
-        sampler=sampler,
-        progress=progress,
-    )
-    new = calm(x_0)[:, span.known : span.known + span.kept]
+    with EXCLUSIVE if graphs_wanted((features,)) else contextlib.nullcontext():
+        x_0 = sample(
+            denoiser,
+            conditions,
+            span.length,
+            scales={name: s for name, s in scales.items() if given.given.get(name, True) and name in denoiser.guided},
+            steps=plan.steps or steps,
+            noise=frame_noise(seed, frames, denoiser.mean.numel())[None],
+            known=known,
+            sampler=sampler,
+            progress=progress,
+        )
+    new = calm(x_0, getattr(denoiser, "pose_channels", len(POSE)))[:, span.known : span.known + span.kept]
     history = new if state.motion is None else torch.cat([state.motion, new], dim=1)
     longest = k + plan.overlap + 2 * max(plan.hop, plan.first or plan.window)
     state = MotionState(state.frame + span.kept, history[:, -longest:])
     return denoiser.denormalise(new), state
 
 
-def calm(motion: Tensor) -> Tensor:
+def calm(motion: Tensor, pose_channels: int = len(POSE)) -> Tensor:
     """Smooth the head's pose over 7 frames (binomial); lips and lids stay as sharp as they are, [B, T, M].
 
     Heads have next to no movement above 5 Hz; what a generator adds there is seen as a tremor.
+
+    Args:
+        motion: normalised.
+        pose_channels: how many of its leading channels are the head's pose.
     """
     kernel = motion.new_tensor([1.0, 6, 15, 20, 15, 6, 1]) / 64
-    pose = F.pad(motion[..., :6].transpose(1, 2), (SMOOTHING, SMOOTHING), mode="replicate")
-    pose = F.conv1d(pose, kernel.expand(6, 1, 7), groups=6).transpose(1, 2)
-    return torch.cat([pose, motion[..., 6:]], dim=-1)
+    pose = F.pad(motion[..., :pose_channels].transpose(1, 2), (SMOOTHING, SMOOTHING), mode="replicate")
+    pose = F.conv1d(pose, kernel.expand(pose_channels, 1, 7), groups=pose_channels).transpose(1, 2)
+    return torch.cat([pose, motion[..., pose_channels:]], dim=-1)

@@ -70,9 +70,7 @@ def write_shard(
         InputError: the split or the size cannot be used.
     """
     if split not in SPLITS or size % 2:
-        raise InputError(
-            f"expected split train or test and an even size, got {split!r} and {size}; change them"
-        )
+        raise InputError(f"expected split train or test and an even size, got {split!r} and {size}; change them")
     seeds = [person_seed(seed, index, split) for index in range(people)]
     rows = [render_person(pack, frames, size, own, split, pose_range, device) for own in seeds]
     shard = {name: torch.stack([row[name] for row in rows]).cpu().contiguous() for name in rows[0]}

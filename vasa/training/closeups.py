@@ -96,8 +96,8 @@ def draw(
         generator: draws errors of poses and codes; None: exact labels.
 
     Returns:
-        Decoded patches [B*N, 3, P, P], and the truth: image, flow (positions in the portrait's patch), visible [., P, P],
-        weights [., 1, P, P], and what the portrait shows at each place if nothing moves, `still`.
+        Decoded patches [B*N, 3, P, P], and the truth: image, flow (positions in the portrait's patch),
+        visible [., P, P], weights [., 1, P, P], and what the portrait shows if nothing moves, `still`.
     """
     source, target, size = batch.source, batch.target, close_up.size
     b, n = len(source.head_pose), len(target.head_pose) // len(source.head_pose)
@@ -177,7 +177,7 @@ def score_closeups(closeups: CloseUps, shards: StillShards, size: int, count: in
 
 
 def write_patches(closeups: CloseUps, shards: StillShards, path: Path, size: int) -> None:
-    """Sheet to look at, a row for each person: portrait's patch, result, truth, painted part, mask; mouth, then an eye."""
+    """A row for each person: portrait's patch, result, truth, painted part, mask; of the mouth, then of an eye."""
     device = next(closeups.parameters()).device
     batch = prepare(shards.pairs(10, 1, torch.Generator().manual_seed(3)), size, None, device)
     columns: list[Tensor] = []

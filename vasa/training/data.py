@@ -103,9 +103,7 @@ class StillShards:
         batch = PairBatch(_stack(sources), _stack(aims), torch.stack(flows), torch.stack(seen), torch.tensor(picks))
         return batch
 
-    def stills(
-        self, batch_size: int, generator: torch.Generator, frames_each: int = 1
-    ) -> tuple[Stills, Tensor]:
+    def stills(self, batch_size: int, generator: torch.Generator, frames_each: int = 1) -> tuple[Stills, Tensor]:
         """Random pictures and their person's index, [B, ...] and [B]; `frames_each` of every person drawn."""
         picks = torch.randint(len(self.index), (batch_size // frames_each,), generator=generator).tolist()
         made = []

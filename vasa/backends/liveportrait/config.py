@@ -63,7 +63,7 @@ class RendererConfig:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The JoyVASA motion generator: a transformer that draws windows of 70 motion channels from speech."""
+    """JoyVASA's motion generator: a transformer that draws windows of 70 motion channels from speech."""
 
     name: str = "joyvasa"
     kind: str = "joyvasa"
@@ -88,7 +88,30 @@ class GeneratorConfig:
     sample_rate: int = 16_000
 
 
-def to_json(config: RendererConfig | GeneratorConfig) -> str:
+@dataclass(frozen=True)
+class DittoConfig:
+    """Ditto's motion generator: a transformer that draws windows of 265 motion channels from speech, emotion, eyes and
+    the portrait's own keypoints."""
+
+    name: str = "ditto"
+    kind: str = "ditto"
+    dim: int = 512
+    hidden: int = 1024
+    depth: int = 8
+    heads: int = 8
+    window: int = 80
+    num_previous: int = 1
+    """One frame before the window is told to it."""
+    continued: int = 202
+    """Leading channels of that frame that are told as they were drawn (the head's pose); the others are told as they
+    are in the portrait, so that the face does not drift: `fix_kp_cond_dim` of the published live settings."""
+    fps: float = 25.0
+    diffusion_steps: int = 1000
+    audio_dim: int = 1024
+    sample_rate: int = 16_000
+
+
+def to_json(config: RendererConfig | GeneratorConfig | DittoConfig) -> str:
     """A configuration as compact JSON."""
     return json.dumps(dataclasses.asdict(config))
 

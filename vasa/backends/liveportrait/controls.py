@@ -1,4 +1,4 @@
-"""What the user asks for, done to LivePortrait's motion: the generators know of speech alone.
+"""What the user asks for, done to LivePortrait's motion: of most of it the generators know nothing.
 
 Poses are shaped as everywhere (`vasa.motion.shape`); eyes, lids, mouth and the rest of the face are moved by their
 keypoints. Every frame is changed by its own controls alone, so that pieces of a stream equal the whole.
@@ -16,6 +16,7 @@ from ...controls import ControlCurves, Controls, Track
 from ...errors import InputError
 from ...latents import FaceLatents, Motion
 from ...motion.shape import shape
+from .ditto_portrait import BLINKS_A_MINUTE
 from .keypoints import EYES, LEFT_BALL, LEFT_LID, LIPS, RIGHT_BALL, RIGHT_LID
 
 BALL_PER_DEGREE = (0.26e-3, 0.28e-3)
@@ -29,26 +30,47 @@ CLOSED_BALL, CLOSED_LID = 0.019, -0.0045
 published with the code (slope over the eye's opening times 0.42, the opening of an open eye)."""
 
 _NO_EMOTION = (
-    "emotion was asked for, but this motion generator is conditioned on speech alone; leave emotion out, or use "
-    "expression for stronger or weaker expressions"
+    "emotion was asked for, but this motion generator is conditioned on speech alone; leave emotion out, use "
+    "expression for stronger or weaker expressions, or convert Ditto's generator, which knows emotions"
 )
 
 
-def check_controls(controls: Controls) -> None:
-    """Raise InputError where something is asked for that nothing here can do.
+def accepted(controls: Controls, generator: str) -> Controls:
+    """The controls as a motion generator takes them.
+
+    Args:
+        controls: what the user asks for.
+        generator: "joyvasa" or "ditto".
+
+    Returns:
+        The same, but that Ditto's eyes blink by the clock where no rate is asked for, as in the published program.
 
     Raises:
-        InputError: naming the control.
+        InputError: something is asked for that nothing here can do, naming the control.
     """
-    moods = [key.value for key in controls.emotion.keys] if isinstance(controls.emotion, Track) else [controls.emotion]
-    if any(weight > 0 for mood in moods for name, weight in mood.items() if name != "neutral"):
+    if generator == "joyvasa" and _moods(controls):
         raise InputError(_NO_EMOTION)
     for name, scale in controls.guidance.items():
         if name not in ("audio", "gaze") and scale > 0:
             raise InputError(
-                f"guidance {name} has no effect with this motion generator, which is conditioned on speech alone; "
-                "leave it out"
+                f"guidance {name} has no effect with this motion generator, which withholds everything it is told at "
+                "once; leave it out and use guidance audio"
             )
+    if generator == "ditto" and controls.blink.rate is None:
+        return replace(controls, blink=replace(controls.blink, rate=BLINKS_A_MINUTE))
+    return controls
+
+
+def _moods(controls: Controls) -> bool:
+    moods = [key.value for key in controls.emotion.keys] if isinstance(controls.emotion, Track) else [controls.emotion]
+    return any(weight > 0 for mood in moods for name, weight in mood.items() if name != "neutral")
+
+
+def eyes_kept(motion: Motion, face: FaceLatents) -> Motion:
+    """Eyes turned back by what the head has turned from the portrait's pose, so that they keep their aim."""
+    turned = (motion.head_pose - face.head_pose[0].to(motion.head_pose))[:, :2]
+    delta = _looking(motion.facial_dynamics.unflatten(-1, (-1, 3)), -turned)
+    return replace(motion, facial_dynamics=delta.flatten(1))
 
 
 def shaped(motion: Motion, curves: ControlCurves, face: FaceLatents, start: int = 0) -> Motion:
@@ -62,12 +84,7 @@ def shaped(motion: Motion, curves: ControlCurves, face: FaceLatents, start: int 
 
     Returns:
         The same motion, bit for bit, where the controls ask for nothing.
-
-    Raises:
-        InputError: an emotion is asked for.
     """
-    if (curves.emotion[:, 1:] > 0).any():
-        raise InputError(_NO_EMOTION)
     turned = shape(motion, curves, face, (), start)
     pose, frames = turned.head_pose, slice(start, start + len(motion))
 

@@ -1,4 +1,5 @@
-"""Published weights from the Hugging Face hub: shown, asked for, resumed, verified. Never anything by itself."""
+"""Published weights from the Hugging Face hub: shown, asked for, verified. Never anything by itself; no token is sent,
+to the hub or to a mirror."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...checkpoint import sha256
 from ...errors import InputError
 from .licences import LICENCES
+from .transfer import fetched
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,10 @@ CATALOGUE: dict[str, Entry] = {
         (
             "ditto_pytorch/models/appearance_extractor.pth", "ditto_pytorch/models/motion_extractor.pth",
             "ditto_pytorch/models/warp_network.pth", "ditto_pytorch/models/decoder.pth",
-            "ditto_pytorch/models/stitch_network.pth",
+            "ditto_pytorch/models/stitch_network.pth", "ditto_pytorch/models/lmdm_v0.4_hubert.pth",
+            "ditto_pytorch/aux_models/hubert_streaming_fix_kv.onnx", "ditto_cfg/v0.4_hubert_cfg_pytorch.pkl",
         ),
-        "Ditto's copy of the renderer",
+        "renderer, and motion from speech and emotion",
     ),
 }  # fmt: skip
 
@@ -67,14 +69,18 @@ class Offer:
     files: tuple[tuple[str, int, str], ...]
 
     @property
+    def summary(self) -> str:
+        """Size and licence in a few words."""
+        return f"{sum(size for _, size, _ in self.files) / 1e6:.0f} MB in all; licence {LICENCES[self.name][0]}"
+
+    @property
     def text(self) -> str:
         """The offer in words: origin, licence, size."""
-        entry, (licence, terms) = CATALOGUE[self.name], LICENCES[self.name]
-        size = sum(size for _, size, _ in self.files) / 1e6
+        entry, terms = CATALOGUE[self.name], LICENCES[self.name][1]
         lines = [
             f"{self.name}: {entry.about}, from {entry.repository} at {self.revision[:12]}",
             *(f"  {path}  {size / 1e6:.1f} MB" for path, size, _ in self.files),
-            f"  {size:.0f} MB in all; licence {licence}:", "", terms,
+            f"  {self.summary}:", "", terms,
         ]  # fmt: skip
         return "\n".join(lines)
 
@@ -84,7 +90,7 @@ def offer(name: str, mirror: str | None = None) -> Offer:
 
     Args:
         name: of `CATALOGUE`.
-        mirror: address used instead of the hub's; no token is sent there. Default: HF_ENDPOINT, then the hub.
+        mirror: address used instead of the hub's. Default: HF_ENDPOINT, then the hub.
 
     Raises:
         InputError: an unknown name, offline mode, or a hub that does not answer.
@@ -98,8 +104,8 @@ def offer(name: str, mirror: str | None = None) -> Offer:
         raise InputError(
             f"{entry.repository} cannot be reached ({type(error).__name__}); check the network, or give --mirror"
         ) from error
-    chosen = [s for s in info.siblings or [] if any(fnmatch.fnmatch(s.rfilename, p) for p in entry.patterns)]
-    missing = [p for p in entry.patterns if not any(fnmatch.fnmatch(s.rfilename, p) for s in chosen)]
+    chosen = [s for s in info.siblings or [] if any(_fits(s.rfilename, p) for p in entry.patterns)]
+    missing = [p for p in entry.patterns if not any(_fits(s.rfilename, p) for s in chosen)]
     if missing:
         raise InputError(f"{entry.repository} no longer holds {missing[0]}; download the files by hand")
     return Offer(name, info.sha or "", tuple((s.rfilename, s.size or 0, _hash_of(s)) for s in chosen))
@@ -119,28 +125,23 @@ def fetch(
     Raises:
         InputError: the network failed, or a file is not the one the hub lists.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_url
 
-    dest.mkdir(parents=True, exist_ok=True)
     paths = []
-    for file, _, digest in made.files:
-        try:
-            path = Path(
-                hf_hub_download(
-                    CATALOGUE[made.name].repository, file, revision=made.revision or None, local_dir=dest,
-                    endpoint=mirror, token=False if mirror else None,
-                )
-            )  # fmt: skip
-        except Exception as error:
-            raise InputError(
-                f"downloading {file} failed ({type(error).__name__}); run the same command again to resume"
-            ) from error
-        if digest and sha256(path) != digest:
-            path.unlink()
-            raise InputError(f"{file} is damaged: its SHA-256 is not {digest[:12]}…; run the same command again")
-        report(f"{path}: {'SHA-256 verified' if digest else 'the hub lists no SHA-256 for it'}")
-        paths.append(path)
+    for file, size, digest in made.files:
+        address = hf_hub_url(CATALOGUE[made.name].repository, file, revision=made.revision or None, endpoint=mirror)
+        paths.append(fetched(address, dest / file, size, digest))
+        report(f"{paths[-1]}: {'SHA-256 verified' if digest else 'the hub lists no SHA-256 for it'}")
     return paths
+
+
+def _fits(name: str, pattern: str) -> bool:
+    # a listing could also name files outside of the folder
+    parts, wanted = name.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(
+        fnmatch.fnmatchcase(part, p) and part not in ("", ".", "..") and "\\" not in part
+        for part, p in zip(parts, wanted, strict=True)
+    )
 
 
 def _entry(name: str) -> Entry:
@@ -152,7 +153,8 @@ def _entry(name: str) -> Entry:
 def _api(mirror: str | None) -> Any:
     from huggingface_hub import HfApi
 
-    return HfApi(endpoint=mirror, token=False if mirror else None)
+    # these files are public: no token goes to the hub, and none to whatever mirror is set
+    return HfApi(endpoint=mirror, token=False)
 
 
 def _hash_of(sibling: Any) -> str:

@@ -2,100 +2,35 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...checkpoint import find, read_weights
+from ...batches import Batches, mark_of
+from ...checkpoint import find
 from ...controls import ControlCurves, Controls
 from ...errors import InputError
 from ...face.blocks import resize_pictures
 from ...geometry import angles_of, rotation
 from ...latents import FaceLatents, Motion
+from ...motion.plan import WindowPlan
 from ...pipeline import Vasa, pick_device, pick_precision
+from ...runtime import lay_out
+from ...runtime import precision as precise
+from ...threads import fit_threads
 from . import controls as asked
-from .config import BACKEND, EXPRESSION_DIM, GeneratorConfig, RendererConfig
+from .config import BACKEND
+from .ditto import Ditto
+from .ditto_portrait import Sitter, joined
 from .joyvasa import JoyVasa
-from .keypoints import DYNAMICS_NAMES, LIPS, posed
+from .keypoints import posed
 from .motion_extractor import Reading
-from .sound import SpeechEncoder
-from .weights import GENERATOR, PARTS, RETARGETING, config_of, filled, load_part
-
-
-@dataclass(frozen=True)
-class FaceSide:
-    """What the rest of vasa asks of a face model's configuration."""
-
-    image_size: int
-    dynamics_dim: int = EXPRESSION_DIM
-    dynamics_names: tuple[str, ...] = DYNAMICS_NAMES
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """Sizes of the engine, under the names of `vasa.config.VasaConfig`."""
-
-    name: str
-    face: FaceSide
-    motion: GeneratorConfig
-    audio: GeneratorConfig
-    renderer: RendererConfig
-
-    @property
-    def motion_dim(self) -> int:
-        """Pose and expression channels."""
-        return 6 + self.face.dynamics_dim
-
-
-class Networks:
-    """Everything a folder of converted weights holds, under the names of `vasa.checkpoint.Models`."""
-
-    reader = None
-
-    def __init__(
-        self,
-        config: EngineConfig,
-        parts: dict[str, nn.Module],
-        generator: JoyVasa | None = None,
-        speech: SpeechEncoder | None = None,
-    ) -> None:
-        self.config = config
-        self.face = nn.ModuleDict(parts)
-        self._generator, self._speech = generator, speech
-
-    @property
-    def motion(self) -> JoyVasa:
-        """The motion generator.
-
-        Raises:
-            InputError: the folder has none.
-        """
-        return self._given(self._generator)
-
-    @property
-    def audio(self) -> SpeechEncoder:
-        """The audio encoder of the motion generator."""
-        return self._given(self._speech)
-
-    @staticmethod
-    def _given(module: Any) -> Any:
-        if module is None:
-            raise InputError(
-                "this model can show motion but not make it from speech; add a motion generator to its folder with "
-                "`vasa convert joyvasa`, or drive it by a video or a motion file"
-            )
-        return module
-
-    def to(self, device: torch.device) -> Networks:
-        """Move every network."""
-        for module in (self.face, self._generator, self._speech):
-            if module is not None:
-                module.to(device)
-        return self
+from .networks import Networks, load
+from .weights import RETARGETING
 
 
 class LivePortrait(Vasa):
@@ -109,22 +44,31 @@ class LivePortrait(Vasa):
     stitching = True
     """Whether the shoulders are kept where the portrait has them; best off where heads turn far."""
 
+    def __init__(self, models: Networks, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(models, device, dtype)
+        self._sitters: weakref.WeakKeyDictionary[FaceLatents, Sitter] = weakref.WeakKeyDictionary()
+        self._silence: Tensor | None = None
+        self._batches: Batches | None = None
+
     @classmethod
     def from_pretrained(
         cls, name_or_folder: str | Path, *, device: str = "auto", precision: str = "auto"
     ) -> LivePortrait:
         """Load a folder written by `vasa convert`.
 
+        "auto" takes fp16 on a GPU, which the published programs run these weights in; bf16 keeps less of the field
+        that moves the volume.
+
         Raises:
             InputError: no such folder, damaged weights, an unknown device or precision.
         """
         folder, place = find(name_or_folder), pick_device(device)
+        if place.type == "cpu":
+            fit_threads()
         networks = load(folder).to(place)
-        for module in networks.face.modules():
-            if isinstance(module, nn.Conv2d):
-                module.to(memory_format=torch.channels_last)
-            elif isinstance(module, nn.Conv3d):
-                module.to(memory_format=torch.channels_last_3d)
+        lay_out(networks.face)
+        if precision == "auto" and place.type == "cuda":
+            precision = "fp16"
         return cls(networks, place, pick_precision(precision, place))
 
     @torch.inference_mode()
@@ -152,8 +96,10 @@ class LivePortrait(Vasa):
 
     def _read(self, pictures: Tensor) -> Reading:
         # poses and keypoints are fp32 always: half precision steps show as jitter
-        small = resize_pictures(pictures.to(self.device), self.config.renderer.input_size)
-        return self.models.face["motion_extractor"](small)
+        return self.models.face["motion_extractor"](self._small(pictures.to(self.device)))
+
+    def _small(self, pictures: Tensor) -> Tensor:
+        return resize_pictures(pictures, self.config.renderer.input_size)
 
     @torch.inference_mode()
     def encode(self, portrait: Tensor) -> FaceLatents:
@@ -173,30 +119,60 @@ class LivePortrait(Vasa):
         picture = portrait[None].to(self.device)
         seen = self._read(picture)
         with self._precision():
-            volume = self.models.face["appearance"](resize_pictures(picture, self.config.renderer.input_size))
+            volume = self.models.face["appearance"](self._small(picture))
         return FaceLatents(volume, seen.canonical, seen.head_pose, seen.delta, picture)
 
-    def generate(self, waveform: Tensor, face: FaceLatents, controls: Controls | None = None, **options: Any) -> Motion:
-        """Motion for a whole clip; see `Vasa.generate`.
+    def accepted(self, controls: Controls) -> Controls:
+        """The controls as this motion generator takes them; see `controls.accepted`.
 
         Raises:
             InputError: the folder has no motion generator, or something is asked for that it cannot do.
         """
-        controls = controls or Controls()
-        asked.check_controls(controls)
-        return super().generate(waveform, face, controls, **options)
+        return asked.accepted(controls, self.models.motion.config.kind)
+
+    def live_plan(self, hop: int = 5, look_ahead: int = 2, steps: int | None = 10) -> WindowPlan:
+        """Ditto only knows windows of its full length: most of each was given before, as in its own live mode."""
+        plan = super().live_plan(hop, look_ahead, steps)
+        if not isinstance(self.models.motion, Ditto):
+            return plan
+        known = max(plan.overlap, self.models.motion.config.window - (plan.window - plan.overlap))
+        return WindowPlan.live(hop, look_ahead, steps, known)
+
+    def generator_for(self, face: FaceLatents) -> JoyVasa | Sitter:
+        """The motion generator as it draws for a portrait; Ditto's is told the portrait's own motion and keypoints."""
+        network = self.models.motion
+        if not isinstance(network, Ditto):
+            return network
+        if face not in self._sitters:
+            self._sitters[face] = self._sitter(network, face)
+        return self._sitters[face]
+
+    @torch.inference_mode()
+    def _sitter(self, network: Ditto, face: FaceLatents) -> Sitter:
+        if self._silence is None:
+            # in the middle of silence every frame has the same features
+            quiet = torch.zeros(1, network.config.sample_rate, device=self.device)
+            self._silence = self.models.audio(quiet, round(self.fps))[0, round(self.fps) // 2]
+        picture = face.portrait.to(self.device)
+        seen = self.models.face["motion_extractor"].detector(self._small(picture))
+        sitter = Sitter(network, joined(seen)[0], seen["kp"][0].float(), self._silence)
+        _ = sitter.rest  # now, and not when the first hop is waited for
+        return sitter
 
     def placed(self, vectors: Tensor, face: FaceLatents) -> Motion:
         """Generated motion as movement about the portrait's own pose and expression.
 
         The head turns, grows and moves, and the face moves, by as much as what was drawn differs from the
-        generator's mean; the lips take the drawn shapes themselves, so that they close.
+        generator's rest; JoyVASA's lips take the drawn shapes themselves, so that they close, and under Ditto the
+        eyes are turned back by what the head turns.
 
         Args:
             vectors: [T, 69] in our units.
             face: the portrait.
         """
-        return self._about(Motion.from_vectors(vectors, self.fps, self.backend), self.models.motion.rest, face)
+        generator, drawn = self.generator_for(face), Motion.from_vectors(vectors, self.fps, self.backend)
+        moved = self._about(drawn, generator.rest, face, generator.absolute)
+        return asked.eyes_kept(moved, face) if generator.keeps_gaze else moved
 
     def adopted(self, motion: Motion, face: FaceLatents) -> Motion:
         """A motion that was made for another portrait, or read from a video, as movement of this one.
@@ -208,15 +184,15 @@ class LivePortrait(Vasa):
         if motion.rest is None or len(motion) == 0 or torch.equal(motion.rest, face.head_pose[0].to(motion.rest)):
             return motion
         rest = torch.cat([motion.rest, motion.facial_dynamics[0]])
-        return self._about(motion, rest, face, lips=())
+        return self._about(motion, rest, face)
 
-    def _about(self, motion: Motion, rest: Tensor, face: FaceLatents, lips: tuple[int, ...] = LIPS) -> Motion:
+    def _about(self, motion: Motion, rest: Tensor, face: FaceLatents, absolute: tuple[int, ...] = ()) -> Motion:
         pose, delta = motion.head_pose, motion.facial_dynamics
         rest, own = rest.to(pose), face.head_pose[0].to(pose)
         turn = rotation(own[:3]) @ rotation(rest[:3]).transpose(-1, -2) @ rotation(pose[:, :3])
         head_pose = torch.cat([angles_of(turn), own[3:] + pose[:, 3:] - rest[3:6]], dim=-1)
         moved = (face.facial_dynamics.to(pose) + delta - rest[6:]).unflatten(-1, (-1, 3))
-        moved[:, list(lips)] = delta.unflatten(-1, (-1, 3))[:, list(lips)]
+        moved[:, list(absolute)] = delta.unflatten(-1, (-1, 3))[:, list(absolute)]
         return replace(motion, head_pose=head_pose, facial_dynamics=moved.flatten(1), rest=own)
 
     def shaped(self, motion: Motion, curves: ControlCurves, face: FaceLatents) -> Motion:
@@ -246,45 +222,24 @@ class LivePortrait(Vasa):
         face = face.to(self.device)
         canonical = face.identity_code.float()
         source = posed(canonical, face.head_pose, face.facial_dynamics)
-        # on a CPU several frames at once are no faster, and take their memory
-        at_once = 1 if self.device.type == "cpu" else batch_size
         for start in range(0, len(motion), batch_size):
             frames = motion[start : start + batch_size]
             driving = posed(canonical, frames.head_pose.to(self.device), frames.facial_dynamics.to(self.device))
             if self.stitching and RETARGETING in self.models.face:
                 driving = self.models.face[RETARGETING].stitched(source, driving)
-            pictures = torch.cat([self._picture(face, source, some) for some in driving.split(at_once)])
-            yield pictures if on_device else pictures.cpu()
+            yield from self._drawing().frames((driving,), (face.appearance_volume, source), batch_size, on_device)
 
-    def _picture(self, face: FaceLatents, source: Tensor, driving: Tensor) -> Tensor:
-        with self._precision():
-            features = self.models.face["warping"](face.appearance_volume, driving, source)
-            return self.models.face["decoder"](features).float().clamp(0, 1)
+    def _drawing(self) -> Batches:
+        """What makes pictures, anew once weights have moved or changed."""
+        watched = [p for part in ("warping", "decoder") for p in self.models.face[part].parameters()]
+        mark = (mark_of(watched), self.device, self.dtype)
+        if self._batches is None or self._mark != mark:
+            self._batches, self._mark = Batches(self._pictures, self.device), mark
+        return self._batches
 
-
-def load(folder: Path) -> Networks:
-    """The networks in a folder of converted weights, on the CPU.
-
-    Raises:
-        InputError: a file is missing, damaged, or does not fit the others.
-    """
-    parts, config = {}, None
-    for part in (*PARTS, RETARGETING):
-        path = folder / f"{part}.safetensors"
-        if part == RETARGETING and not path.is_file():
-            continue
-        parts[part], config, _ = load_part(path, config, read_weights)
-    generator = speech = None
-    motion = GeneratorConfig()
-    path = folder / f"{GENERATOR}.safetensors"
-    if path.is_file():
-        state, header = read_weights(path)
-        motion = config_of(header, GeneratorConfig, path)
-        generator = filled(JoyVasa(motion), _inside(state, "generator."), path)
-        speech = filled(SpeechEncoder(motion), _inside(state, "speech."), path)
-    face = FaceSide(config.image_size)
-    return Networks(EngineConfig(config.name, face, motion, motion, config), parts, generator, speech)
-
-
-def _inside(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    def _pictures(self, driving: Tensor, volume: Tensor, source: Tensor) -> tuple[Tensor]:
+        # on a CPU several frames at once are no faster, and take their memory
+        pieces = driving.split(1) if self.device.type == "cpu" else (driving,)
+        with precise(self.device, self.dtype):
+            moved = (self.models.face["warping"](volume, some, source) for some in pieces)
+            return (torch.cat([self.models.face["decoder"](one).float().clamp(0, 1) for one in moved]),)

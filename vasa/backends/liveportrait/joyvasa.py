@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...kernels.dispatch import short_attention
 from ...motion.conditions import Conditions
 from .config import EXPRESSION_DIM, GeneratorConfig
-from .keypoints import head_pose_of, scale_and_shift
+from .keypoints import LIPS, head_pose_of, scale_and_shift
 
 CHANNELS = 7 + EXPRESSION_DIM
 OURS_OF_THEIRS: tuple[int, ...] = (68, 67, 69, 64, 65, 63, *range(EXPRESSION_DIM), 66)
@@ -47,6 +47,9 @@ class JoyVasa(nn.Module):
     """H(x_t, t, C) -> x_0, conditioned on speech and the window before."""
 
     guided = ("audio",)
+    absolute = LIPS
+    """Keypoints that take the drawn shapes themselves instead of moving about the portrait's."""
+    keeps_gaze = False
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()

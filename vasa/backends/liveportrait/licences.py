@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 _MIT = """MIT License
 
 Copyright (c) {holder}
@@ -20,6 +22,8 @@ COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER I
 OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
 
+_APACHE = Path(__file__).with_name("apache-2.0.txt").read_text()
+
 LICENCES: dict[str, tuple[str, str]] = {
     "liveportrait": (
         "MIT",
@@ -27,10 +31,6 @@ LICENCES: dict[str, tuple[str, str]] = {
         + "\nThe models of InsightFace, for non-commercial research only, are not among these files.\n",
     ),
     "joyvasa": ("MIT", _MIT.format(holder="2024 xuyangcao")),
-    "ditto": (
-        "Apache-2.0",
-        "Copyright Ant Group. Licensed under the Apache License, Version 2.0; you may not use these files except in "
-        "compliance with it. The text is at https://www.apache.org/licenses/LICENSE-2.0\n",
-    ),
+    "ditto": ("Apache-2.0", "Copyright Ant Group. HuBERT: copyright Facebook, under the same licence.\n\n" + _APACHE),
 }
 """Family -> (short name, text)."""

@@ -1,7 +1,7 @@
 """Converted weights on disk: one folder, safetensors, each file with its configuration, licence and sources.
 
 The renderer is `appearance`, `motion_extractor`, `warping`, `decoder` and, where the maker published them,
-`retargeting`; `generator` draws motion from speech.
+`retargeting`; `generator` draws motion from speech. Ditto's speech encoder stays the ONNX file it was published as.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ PARTS: dict[str, type[nn.Module]] = {
 }
 """Networks that every renderer has, by the stem of their file."""
 RETARGETING, GENERATOR = "retargeting", "generator"
+EARS = "speech.onnx"
+"""Ditto's speech encoder, as it was published."""
 
 
 def empty(part: str, config: RendererConfig, device: str = "meta") -> nn.Module:
