@@ -60,8 +60,9 @@ def warp_grid(
 def _affine(grid: Tensor, theta: Tensor | None, dtype: torch.dtype) -> Tensor:
     if theta is None:
         return grid
-    theta = theta.to(dtype)[:, None, None]  # [N, 1, 1, 3, 4]
-    return torch.matmul(grid, theta[..., :3].transpose(-1, -2)) + theta[..., 3].unsqueeze(-2)
+    # no matrix product: mixed precision would round its factors to bf16
+    along_x, along_y, along_z, shift = theta.to(dtype)[:, None, None, None].unbind(-1)  # [N, 1, 1, 1, 3] each
+    return grid[..., :1] * along_x + grid[..., 1:2] * along_y + grid[..., 2:] * along_z + shift
 
 
 def warp_grid_backward(

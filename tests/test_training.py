@@ -1,6 +1,7 @@
 """Every trainer takes a few steps on rendered formula heads and made-up speech, and leaves weights that load."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from vasa.synthetic.formula import formula_pack
 from vasa.synthetic.phones import PHONE_INDEX, VISEME_OF, Segment
 from vasa.training import data, losses
 from vasa.training.audio import train_audio, viseme_track
+from vasa.training.closeups import train_closeups
 from vasa.training.encoders import train_encoders
 from vasa.training.export import export
 from vasa.training.face import FaceLossWeights, train_face
@@ -81,6 +83,26 @@ def test_all_trainers_end_in_a_model_folder(stills, speech, folder):
     export(folder / "model", TINY, **{k: v for k, v in runs.items() if k != "encoders"})
     models = checkpoint.load(folder / "model")
     assert models.reader is not None and models.motion.std.max() < 10
+
+
+def test_close_ups_train_alone_and_go_on_with_the_face(stills, folder):
+    face = replace(TINY.face, mouth_size=16, mouth_widths=(16, 8, 8), eye_size=16, eye_widths=(16, 8, 8))
+    config = replace(TINY, face=face)
+    train_closeups(stills, folder / "run_closeups", BOX, config, batch_size=2, targets=1, validation=stills)
+    assert list((folder / "run_closeups").glob("patches_*.png"))
+    apart = folder / "run_apart"
+    train_face(stills, apart, BOX, config, batch_size=2, targets=1)
+    assert not any(name.startswith("closeups") for name in load_file(apart / "weights.safetensors"))
+    together = folder / "run_together"
+    train_face(stills, together, BOX, config, batch_size=2, targets=1, resume=apart, closeups=folder / "run_closeups")
+    assert any(name.startswith("closeups") for name in load_file(together / "weights.safetensors"))
+    audio, motion = folder / "run_audio", folder / "run_motion"
+    with pytest.raises(InputError, match="lacks .* tensors of this configuration, such as closeups"):
+        export(folder / "model_2", config, face=apart, audio=audio, motion=motion)
+    export(folder / "model_2", config, face=apart, closeups=folder / "run_closeups", audio=audio, motion=motion)
+    kept = load_file(folder / "run_closeups" / "weights.safetensors")
+    shipped = load_file(folder / "model_2" / "face.safetensors")
+    assert all(torch.equal(shipped[f"closeups.{name}"], value.half()) for name, value in kept.items())
 
 
 def test_resuming_starts_from_the_saved_weights(folder, tmp_path):

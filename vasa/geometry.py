@@ -52,6 +52,20 @@ def angles_of(matrix: Tensor) -> Tensor:
     return torch.stack([yaw, pitch, roll], dim=-1)
 
 
+def times(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrix times vector, [..., n, m] and [..., m] -> [..., n], in full precision.
+
+    Not `@`: mixed precision rounds the factors of every matrix product to bf16, which for positions is half a pixel.
+    """
+    return (matrix * vector[..., None, :]).sum(-1)
+
+
+def moved_by(affine: Tensor, places: Tensor) -> Tensor:
+    """Places in a plane under affine maps, [B, 2, 3] and [B or 1, 2, H, W] -> [B, 2, H, W], in full precision."""
+    a, b, shift = affine.float()[..., None, None].unbind(2)
+    return a * places[:, :1] + b * places[:, 1:] + shift
+
+
 def pose_matrix(head_pose: Tensor) -> Tensor:
     """The 3x4 affine map M q = s R q + t from canonical to posed coordinates, [..., 6] -> [..., 3, 4]."""
     head_pose = head_pose.float()
@@ -65,7 +79,7 @@ def inverse_pose_matrix(head_pose: Tensor) -> Tensor:
     head_pose = head_pose.float()
     linear = rotation(head_pose[..., :3]).transpose(-1, -2) * (-head_pose[..., 5, None, None]).exp()
     shift = F.pad(head_pose[..., 3:5], (0, 1))
-    return torch.cat([linear, -(linear @ shift[..., None])], dim=-1)
+    return torch.cat([linear, -times(linear, shift)[..., None]], dim=-1)
 
 
 def identity_grid(size: tuple[int, ...], device: torch.device | str | None = None) -> Tensor:
@@ -93,6 +107,6 @@ def turn_about_neck(head_pose: Tensor, turn: Tensor) -> Tensor:
     """
     neck = head_pose.new_tensor(NECK).float()
     angles = head_pose[..., :3] + turn
-    moved = (rotation(head_pose[..., :3]) - rotation(angles)) @ neck
+    moved = times(rotation(head_pose[..., :3]) - rotation(angles), neck)
     t = head_pose[..., 3:5] + head_pose[..., 5:].exp() * moved[..., :2]
     return torch.cat([angles, t, head_pose[..., 5:]], dim=-1)

@@ -11,6 +11,7 @@ from .options import number, weights_of
 
 FACE_LOSSES = (
     "image", "painted", "flow", "mask", "light", "encoders", "perceptual", "pair", "identity", "canonical",
+    "regions",
 )  # fmt: skip
 
 
@@ -42,6 +43,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         if part == "face":
             trainer.add_argument("--size", type=number(32, 1024, int), help="train at this edge, pixels")
             trainer.add_argument("--encoders", type=Path, help="folder written by `vasa train encoders`")
+            trainer.add_argument("--closeups", type=Path, help="folder written by `vasa train closeups`, to go on with")
             trainer.add_argument("--reader", type=Path, help="face reader that serves the losses")
             trainer.add_argument(
                 "--weights",
@@ -54,8 +56,8 @@ def add(commands: argparse._SubParsersAction) -> None:
             trainer.add_argument("--audio", type=Path, required=True, help="folder written by `vasa train audio`")
         trainer.set_defaults(run=_run_train, part=part)
     export = commands.add_parser("export", help="gather training runs into a model folder")
-    for part in ("face", "audio", "motion", "reader", "matte"):
-        export.add_argument(f"--{part}", type=Path, required=part not in ("reader", "matte"), metavar="RUN")
+    for part in ("face", "closeups", "audio", "motion", "reader", "matte"):
+        export.add_argument(f"--{part}", type=Path, required=part in ("face", "audio", "motion"), metavar="RUN")
     export.add_argument("--config", choices=tuple(CONFIGS), default="vasa-mini")
     export.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
     export.set_defaults(run=_run_export)
@@ -82,7 +84,7 @@ def _run_train(given: argparse.Namespace) -> None:
     elif given.part == "face":
         from ..training.face import FaceLossWeights, train_face
 
-        options |= {"size": given.size, "encoders": given.encoders, "reader": given.reader}
+        options |= {name: getattr(given, name) for name in ("size", "encoders", "closeups", "reader")}
         weights = FaceLossWeights(**given.weights)
         train_face(given.data, given.out, box, CONFIGS[given.config], weights=weights, **options)
     elif given.part == "closeups":
@@ -110,6 +112,7 @@ def _run_export(given: argparse.Namespace) -> None:
         given.out,
         CONFIGS[given.config],
         face=given.face,
+        closeups=given.closeups,
         audio=given.audio,
         motion=given.motion,
         reader=given.reader,

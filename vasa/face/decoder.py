@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import FaceConfig
-from ..geometry import identity_grid
+from ..geometry import identity_grid, moved_by
 from .blocks import NormAct, ResBlock, resize_pictures
 
 
@@ -178,9 +178,9 @@ class Decoder(nn.Module):
         others = [still.expand(len(x), -1, -1, -1)]
         if self.shoulders is not None:
             affine = self.shoulders(code).float().unflatten(-1, (2, 3))
-            others.append(still + torch.einsum("bij,jhw->bihw", affine[..., :2], still) + affine[..., 2, None, None])
+            others.append(still + moved_by(affine, still[None]))
         choices = torch.cat([torch.stack(others, dim=1), positions], dim=1)
-        return torch.einsum("bdhw,bdchw->bchw", weights, choices)
+        return (weights[:, :, None] * choices).sum(1)
 
 
 def enlarge(flow: Tensor, size: int) -> Tensor:

@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import FaceConfig, TrunkConfig
-from ..geometry import identity_grid, rotation
+from ..geometry import identity_grid, moved_by, rotation, times
 from .blocks import NormAct, ResBlock, Trunk, resize_pictures
 from .patches import EYES, MOUTH, cut_patch
 
@@ -144,10 +144,10 @@ def align_grid(head_pose: Tensor, size: int) -> Tensor:
     """Picture positions of the aligned crop's pixels, [B, 6] -> [B, size, size, 2]."""
     head_pose = head_pose.float()
     scale = head_pose[:, 5].exp()
-    centre = (rotation(head_pose[:, :3]) @ head_pose.new_tensor(FACE_CENTRE))[:, :2]
+    centre = times(rotation(head_pose[:, :3]), head_pose.new_tensor(FACE_CENTRE))[:, :2]
     centre = scale[:, None] * centre + head_pose[:, 3:5]
     sin, cos = head_pose[:, 2].sin(), head_pose[:, 2].cos()
     turn = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)  # [B, 2, 2]
     turn = turn * (scale * FACE_HALF_WIDTH)[:, None, None]
-    square = identity_grid((size, size), head_pose.device)
-    return torch.einsum("bij,hwj->bhwi", turn, square) + centre[:, None, None]
+    square = identity_grid((size, size), head_pose.device).movedim(-1, 0)
+    return moved_by(torch.cat([turn, centre[..., None]], dim=-1), square[None]).movedim(1, -1)

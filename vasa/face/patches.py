@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import identity_grid, pose_matrix
+from ..geometry import identity_grid, moved_by, pose_matrix, times
 from ..latents import DYNAMICS
 from .blocks import resize_pictures
 
@@ -42,7 +42,7 @@ def patch_affine(head_pose: Tensor, patch: Patch) -> Tensor:
     matrix = pose_matrix(head_pose)[:, :2]  # [B, 2, 4]
     across = matrix[..., 0] * (-patch.half if patch.mirrored else patch.half)
     down = matrix[..., 1] * patch.half
-    centre = (matrix[..., :3] * matrix.new_tensor(patch.centre)).sum(-1) + matrix[..., 3]
+    centre = times(matrix[..., :3], matrix.new_tensor(patch.centre)) + matrix[..., 3]
     return torch.stack([across, down, centre], dim=-1)
 
 
@@ -53,18 +53,18 @@ def patch_lean(head_pose: Tensor, patch: Patch) -> Tensor:
     difference, which a network need not learn.
     """
     inwards = pose_matrix(head_pose)[:, :2, 2] * patch.half
-    return torch.einsum("bij,bj->bi", inverse_2x2(patch_affine(head_pose, patch)[..., :2]), inwards)
+    return times(inverse_2x2(patch_affine(head_pose, patch)[..., :2]), inwards)
 
 
 def to_picture(places: Tensor, affine: Tensor) -> Tensor:
     """Patch positions as picture positions, [B, 2, H, W] and [B, 2, 3] -> [B, 2, H, W]."""
-    return torch.einsum("bij,bjhw->bihw", affine[..., :2], places.float()) + affine[..., 2, None, None]
+    return moved_by(affine, places.float())
 
 
 def to_patch(places: Tensor, affine: Tensor) -> Tensor:
     """Inverse of `to_picture`."""
-    shifted = places.float() - affine[..., 2, None, None]
-    return torch.einsum("bij,bjhw->bihw", inverse_2x2(affine[..., :2]), shifted)
+    back = inverse_2x2(affine[..., :2])
+    return moved_by(torch.cat([back, -times(back, affine[..., 2])[..., None]], dim=-1), places.float())
 
 
 def inverse_2x2(matrix: Tensor) -> Tensor:

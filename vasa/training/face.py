@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from ..face.blocks import resize_pictures
 from ..face.decoder import Decoded
 from ..face.model import FaceModel
 from ..face.reader import FaceReader, ReaderConfig
+from ..latents import FaceLatents
 from ..synthetic.augment import sensor
 from .data import PairBatch, Stills, StillShards, colour_jitter
 from .loop import TimeBox, Trainer, load_matching
@@ -36,7 +37,7 @@ from .panel import write_panel
 
 @dataclass(frozen=True)
 class FaceLossWeights:
-    """Weights of the sum; 0 switches a loss off."""
+    """Weights of the sum; 0 switches a loss off. `regions`: how much more eyes, mouth and brows count, of the usual."""
 
     image: float = 4.0
     painted: float = 1.5
@@ -48,6 +49,7 @@ class FaceLossWeights:
     pair: float = 0.0
     identity: float = 0.0
     canonical: float = 0.0
+    regions: float = 1.0
 
 
 def face_losses(
@@ -55,7 +57,7 @@ def face_losses(
 ) -> dict[str, Tensor]:
     """The supervised losses of decoded pictures against `target`, from the portraits `source`, [B, ...] each."""
     size = target.image.shape[-1]
-    regions = region_weights(target.landmarks, size)
+    regions = 1 + weights.regions * (region_weights(target.landmarks, size) - 1)
     losses = {"image": weights.image * pyramid_l1(decoded.image, target.image, regions)}
     if decoded.flow is not None:
         coarse = resize_pictures(regions, flow.shape[-1])
@@ -71,8 +73,8 @@ def face_losses(
 def train_face(
     data: str | Path, out: str | Path, box: TimeBox, config: VasaConfig, *, seed: int = 0, batch_size: int = 6,
     targets: int = 2, size: int | None = None, resume: str | Path | None = None,
-    validation: str | Path | None = None, encoders: str | Path | None = None, reader: str | Path | None = None,
-    weights: FaceLossWeights | None = None,
+    validation: str | Path | None = None, encoders: str | Path | None = None, closeups: str | Path | None = None,
+    reader: str | Path | None = None, weights: FaceLossWeights | None = None,
 ) -> None:  # fmt: skip
     """Train the face model.
 
@@ -87,6 +89,7 @@ def train_face(
         resume: weights to start from.
         validation: shards of people never trained on, for scores and panels.
         encoders: run of `train_encoders`; E_pose and E_dyn then come from there and stay frozen.
+        closeups: run of `train_closeups` to go on with, together with the rest; without it they are left out.
         reader: weights of the face reader that serves the perceptual and identity losses.
         weights: loss weights.
     """
@@ -95,13 +98,16 @@ def train_face(
     shards = StillShards(data)
     held_out = StillShards(validation) if validation else None
     weights = weights or FaceLossWeights()
-    model = FaceModel(config.face)
+    sizes = config.face if closeups else replace(config.face, mouth_widths=(), eye_widths=())
+    model = FaceModel(sizes)
     if resume is not None:
         load_matching(model, resume)
     if encoders is not None:
         load_matching(model, Path(encoders) / "weights.safetensors")
         model.pose.requires_grad_(False)
         model.dynamics.requires_grad_(False)
+    if closeups is not None:
+        load_matching(model.closeups, Path(closeups) / "weights.safetensors")
     trainer = Trainer(model, out, box)
     device = trainer.accelerator.device
     judge = _load_reader(reader, device) if reader else None
@@ -118,7 +124,7 @@ def train_face(
             pose_read, dynamics_read = model.read(seen)
             pose, dynamics = _source_labels(source, pose_read, dynamics_read, generator, supervised)
             face = model.encode(seen, pose, dynamics)
-            face = type(face)(*(_repeat(getattr(face, f), targets) for f in face.__dataclass_fields__))
+            face = _repeated(face, targets)
             driving = target.dynamics if supervised else _coded(model, target, generator)
             decoded = model.decode(face, target.head_pose, driving)
         losses = face_losses(decoded, face.portrait, target, batch.flow, batch.visible, weights)
@@ -134,7 +140,7 @@ def train_face(
         trainer.descend(sum(losses.values()))
         return losses
 
-    scorer = FaceModel(config.face).to(device)
+    scorer = FaceModel(sizes).to(device)
 
     def panel(trainer: Trainer) -> dict[str, float]:
         if held_out is None:
@@ -166,6 +172,11 @@ def prepare(
 
 def _repeat(x: Tensor, n: int) -> Tensor:
     return x.repeat_interleave(n, dim=0) if n > 1 else x
+
+
+def _repeated(face: FaceLatents, n: int) -> FaceLatents:
+    held = {name: getattr(face, name) for name in face.__dataclass_fields__}
+    return FaceLatents(**{name: None if x is None else _repeat(x, n) for name, x in held.items()})
 
 
 def _source_labels(

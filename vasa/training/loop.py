@@ -135,8 +135,8 @@ class Trainer:
         return model.eval()
 
 
-def load_matching(model: nn.Module, path: str | Path) -> None:
-    """Load weights by name, ignoring tensors whose shape changed.
+def load_matching(model: nn.Module, path: str | Path) -> set[str]:
+    """Load weights by name, ignoring tensors whose shape changed; returns the names that were filled.
 
     Raises:
         InputError: no weights at `path`, or none of them fits.
@@ -150,6 +150,7 @@ def load_matching(model: nn.Module, path: str | Path) -> None:
     if not fitting:
         raise InputError(f"none of the tensors in {path} fits this model; was it trained with another configuration?")
     model.load_state_dict(fitting, strict=False)
+    return set(fitting)
 
 
 def use_channels_last(model: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ from ..face.blocks import resize_pictures
 from ..face.encoder import align_grid
 from ..face.reader import FaceReader, ReaderConfig, Reading
 from ..latents import DYNAMICS
+from ..metrics.lips import correlation
 from ..synthetic.augment import add_occluder, sensor
 from ..synthetic.emotions import EMOTION_SHAPES
 from .data import Stills, StillShards, colour_jitter, moved, moved_parts
@@ -154,9 +155,9 @@ def score_readings(stills: Stills, head_pose: Tensor, dynamics: Tensor) -> dict[
     """Errors of poses (degrees, unit-cube lengths) and dynamics (correlations, gaze in degrees) against labels."""
     pose = (head_pose - stills.head_pose).abs().mean(0)
 
-    def correlation(name: str) -> float:
+    def follows(name: str) -> float:
         i = DYNAMICS.index(name)
-        return torch.corrcoef(torch.stack([dynamics[:, i], stills.dynamics[:, i]]))[0, 1].item()
+        return correlation(dynamics[:, i], stills.dynamics[:, i])
 
     gaze = (dynamics[:, -2:] - stills.dynamics[:, -2:]).abs().mean()
     return {
@@ -165,8 +166,8 @@ def score_readings(stills: Stills, head_pose: Tensor, dynamics: Tensor) -> dict[
         "val_roll_deg": pose[2].rad2deg().item(),
         "val_t": pose[3:5].mean().item(),
         "val_log_s": pose[5].item(),
-        "val_jaw_r": correlation("jawOpen"),
-        "val_blink_r": correlation("eyeBlink_L"),
-        "val_smile_r": correlation("mouthSmile_L"),
+        "val_jaw_r": follows("jawOpen"),
+        "val_blink_r": follows("eyeBlink_L"),
+        "val_smile_r": follows("mouthSmile_L"),
         "val_gaze_deg": gaze.rad2deg().item(),
     }
