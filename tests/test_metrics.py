@@ -198,8 +198,9 @@ def test_jitter_hears_ten_hertz_and_not_one_and_knows_its_size():
 def test_a_jump_at_every_seam_is_found():
     generator = torch.Generator().manual_seed(0)
     smooth = noise(400, 4).mul(0.01).cumsum(0)
-    plan = WindowPlan(window=50, overlap=10)
+    plan = WindowPlan(window=50, overlap=10, hop=40)
     assert motion_quality.seam_frames(131, plan) == [50, 90, 130]
+    assert motion_quality.seam_frames(131, plan, 5) == [55, 95]
     broken = smooth + 0.05 * ((torch.arange(400) - 10) // 40).clamp_min(0)[:, None]
     found = [
         motion_quality.seams([motion_quality.seam_jumps(m, torch.ones(4), plan)], generator) for m in (smooth, broken)

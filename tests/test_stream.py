@@ -358,7 +358,7 @@ def test_a_plan_that_the_model_cannot_draw_is_refused(pipe, face):
     with pytest.raises(vasa.InputError, match="at most 50"):
         session(pipe, face, WindowPlan(window=60, hop=40))
     with pytest.raises(vasa.InputError, match="at most 50"):
-        session(pipe, face, WindowPlan(first=15))
+        session(pipe, face, WindowPlan(first=14))
 
 
 def test_a_sound_buffer_is_silent_outside():

@@ -17,7 +17,7 @@ from .latents import FaceLatents
 from .motion.plan import WindowPlan
 from .stream import Session
 
-HOPS = (5, 10, 15, 20, 25, 30, 35)
+HOPS = (5, 10, 15, 20, 25, 30)
 HEADROOM = 0.8
 """Share of real time that generation and decoding may take together."""
 

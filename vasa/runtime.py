@@ -64,7 +64,7 @@ class Renderer:
     def _refresh(self) -> None:
         """Convert the weights, again if they have changed or moved."""
         if self._weights is None:
-            parts = [self.model._modules[name] for name in _DECODING]
+            parts = [getattr(self.model, name) for name in _DECODING]
             self._watched = [p for part in parts if part is not None for p in part.parameters()]
         weights = mark_of(self._watched)
         if weights != self._weights:
@@ -90,9 +90,9 @@ def decoding_copy(model: FaceModel, dtype: torch.dtype) -> FaceModel:
     light = copy.copy(model)
     light._modules = dict(model._modules)
     for name in _DECODING:
-        if model._modules[name] is None:
+        if getattr(model, name) is None:
             continue
-        part = copy.deepcopy(model._modules[name]).requires_grad_(False).eval()
+        part = copy.deepcopy(getattr(model, name)).requires_grad_(False).eval()
         for module in part.modules():
             if isinstance(module, WarpGenerator | Decoder | CloseUp):
                 module.fold(dtype)  # first: sums of rounded weights would be rounded twice

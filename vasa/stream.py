@@ -104,7 +104,7 @@ class Session:
                 f"the plan draws windows of up to {largest} frames, the model at most {config.window}; "
                 "choose a smaller window, hop or look-ahead"
             )
-        needed = (largest + plan.look_ahead) / self._fps
+        needed = (max(plan.span(0, 0).kept, plan.hop) + plan.look_ahead) / self._fps
         if self.max_pending is not None and self.max_pending < needed:
             raise InputError(f"max_pending must be at least {needed:.1f} s for this plan, got {self.max_pending} s")
 
@@ -360,6 +360,7 @@ class Session:
             tensors = {
                 "sound": self._sound.samples,
                 "motion": torch.zeros(0) if state.motion is None else state.motion[0],
+                "ahead": torch.zeros(0) if state.ahead is None else state.ahead[0],
                 "drawn": torch.cat(drawn_vectors),
                 "rest": torch.zeros(0) if not drawn or drawn[0].rest is None else drawn[0].rest,
                 "resampling": torch.zeros(0) if self._resampler is None else self._resampler.pending,
@@ -393,7 +394,8 @@ class Session:
             entries = [(int(first), Controls.from_json(controls)) for first, controls in facts["controls"]]
             rate, engine = facts["sample_rate"], facts["engine"]
             sound = SoundBuffer(state["sound"].float(), int(facts["sound_start"]))
-            motion, drawn = state["motion"].to(self.vasa.device), state["drawn"]
+            motion, ahead = (state[name].to(self.vasa.device)[None] for name in ("motion", "ahead"))
+            drawn = state["drawn"]
             rest, resampling = state["rest"], state["resampling"]
             others = int(facts["seed"]), int(facts["frame"]), int(facts["silence"]), list(facts["walls"])
             speaking_on, idle = bool(facts["speaking"]), float(facts["idle"])
@@ -406,7 +408,7 @@ class Session:
             self.plan, self._sound, self._schedule = plan, sound, ControlSchedule(entries)
             self.seed, frame, self.silence, self._walls = others
             self._speaking, self.idle = speaking_on, idle
-            self._state = MotionState(frame, motion[None] if motion.numel() else None)
+            self._state = MotionState(frame, motion, ahead) if motion.numel() else MotionState(frame)
             self._drawn.clear()
             self._aside.forget()
             if drawn.numel():

@@ -73,12 +73,14 @@ class Seams:
     count: int
 
 
-def seam_frames(frames: int, plan: WindowPlan) -> list[int]:
-    """Frames with which every window but the first begins to show."""
-    return list(range(plan.span(0, 0).kept, frames, plan.hop))
+def seam_frames(frames: int, plan: WindowPlan, ahead: int = 0) -> list[int]:
+    """Frames with which every window but the first begins to show, in channels that the one before settled further."""
+    return list(range(plan.span(0, 0).kept + ahead, frames, plan.hop))
 
 
-def seam_jumps(motion: Tensor, scale: Tensor, plan: WindowPlan, reach: int = 1) -> tuple[Tensor, Tensor]:
+def seam_jumps(
+    motion: Tensor, scale: Tensor, plan: WindowPlan, reach: int = 1, ahead: int = 0
+) -> tuple[Tensor, Tensor]:
     """Jumps between frames where one window follows another, and elsewhere.
 
     Args:
@@ -86,13 +88,14 @@ def seam_jumps(motion: Tensor, scale: Tensor, plan: WindowPlan, reach: int = 1) 
         scale: typical size of every channel, [C].
         plan: how the clip was cut into windows.
         reach: frames from the seam on that count as the seam; a seam that is faded out shows behind it.
+        ahead: frames beyond what it gives for which a window settles these channels.
 
     Returns:
         Root mean square over the channels of the scaled differences: [seams] and [others].
     """
     jumps = (motion.diff(dim=0) / scale).square().mean(1).sqrt()
     at_seam = torch.zeros(len(jumps), dtype=torch.bool)
-    for frame in seam_frames(len(motion), plan):
+    for frame in seam_frames(len(motion), plan, ahead):
         at_seam[frame - 1 : frame - 1 + reach] = True
     return jumps[at_seam], jumps[~at_seam]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..controls import Controls
 from ..latents import Motion
-from ..motion.plan import WindowPlan
+from ..motion.plan import SMOOTHING, WindowPlan
 from ..synthetic.behaviour import Behaviour
 from ..synthetic.corpus import Corpus
 from .bench import Bench
@@ -105,7 +105,8 @@ def _seam_row(bench: Bench, motions: Sequence[Motion], usual: Sequence[Behaviour
     seamless = [torch.cat([one.head_pose, one.dynamics], dim=-1) for one in usual]
 
     def measure(paths: Sequence[Tensor], channels: Callable[[Tensor], Tensor], reach: int = 1) -> Seams:
-        jumps = [seam_jumps(channels(path), channels(scale), plan, reach) for path in paths]
+        ahead = SMOOTHING if channels is head_channels else 0
+        jumps = [seam_jumps(channels(path), channels(scale), plan, reach, ahead) for path in paths]
         return seams(jumps, bench.generator(5))
 
     ratios, listed = [], []

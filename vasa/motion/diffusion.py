@@ -10,6 +10,7 @@ import math
 import weakref
 from collections.abc import Callable
 from dataclasses import fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,35 @@ from .transformer import Denoiser
 POSE_FADE, FACE_FADE = 25, 10
 """Frames over which a window leaves the offset of the frames it continues: slowly for the head, soon for the lips (and
 over half of what a window draws at most)."""
+
+
+class Known(NamedTuple):
+    """Normalised motion that a window goes on from. The head's path is settled some frames further than the face.
+
+    Attributes:
+        head: pose channels of the first O + A frames, [B, O + A, P].
+        face: the other channels of the first O frames, [B, O, M - P].
+    """
+
+    head: Tensor
+    face: Tensor
+
+    def continued(self, drawn: Tensor) -> Tensor:
+        """Known frames in front; the offset between them and what was drawn fades out behind them, [B, L, M]."""
+        poses = self.head.shape[2]
+        # a short window's lips would else never leave the offset of the one before
+        soon = min(FACE_FADE, (drawn.shape[1] - self.face.shape[1]) // 2 + 1)
+        head = _continued(self.head, drawn[..., :poses], POSE_FADE)
+        return torch.cat([head, _continued(self.face, drawn[..., poses:], soon)], dim=2)
+
+
+def _continued(known: Tensor, drawn: Tensor, fade_frames: int) -> Tensor:
+    # the fade starts with zero slope, so that the first step is the model's own
+    count = known.shape[1]
+    offset = known[:, -1:] - drawn[:, count - 1 : count]
+    frame = torch.arange(1, drawn.shape[1] - count + 1, device=drawn.device)[:, None]
+    fade = (1 + torch.cos(torch.pi * (frame / fade_frames).clamp(max=1))) / 2
+    return torch.cat([known, drawn[:, count:] + offset * fade], dim=1)
 
 
 def alpha_bar(t: Tensor | float, diffusion_steps: int) -> Tensor:
@@ -60,7 +90,7 @@ def sample(
     steps: int,
     generator: torch.Generator | None = None,
     noise: Tensor | None = None,
-    known: Tensor | None = None,
+    known: Known | None = None,
     constrain: Callable[[Tensor], Tensor] | None = None,
     sampler: str = "ddim",
     progress: Callable[[], None] | None = None,
@@ -79,7 +109,7 @@ def sample(
         steps: denoising steps; 50 in the paper, 10 is nearly as good.
         generator: CPU generator, so that a seed means the same motion on every device; draws `noise` if not given.
         noise: x_T, [B, L, M] on any device.
-        known: normalised motion of the first O frames, [B, O, M].
+        known: normalised motion of the first frames.
         constrain: replaces every prediction of x_0, [B, L, M] -> the same; in-painting puts known frames in.
         sampler: "ddim", or "dpm++": DPM-Solver++(2M), the same path followed to second order, better in few steps.
         progress: called after every step; may raise to stop.
@@ -103,7 +133,7 @@ def sample(
     x_0 = x_t
     if constrain is None and sampler == "ddim":
         step = _recorded_step(denoiser)
-        told = (weights, low, high, known, *(getattr(rows, name) for name in _GIVEN), *(rows.empty[n] for n in NAMES))
+        told = (weights, low, high, *(known or (None, None)), *(getattr(rows, name) for name in _GIVEN), *(rows.empty[n] for n in NAMES))
         for i in range(steps):
             x_0, x_t = step(x_t, clock[i], path[i], *told)
             if progress is not None:
@@ -115,7 +145,7 @@ def sample(
         predictions = denoiser(x_t.repeat(len(weights), 1, 1), t, rows).unflatten(0, (len(weights), batch))
         guided = torch.einsum("r,rntm->ntm", weights, predictions).clamp(low, high)
         if known is not None:
-            guided = _continue(known, guided)
+            guided = known.continued(guided)
         if constrain is not None:
             guided = constrain(guided)
         if sampler == "dpm++":
@@ -167,16 +197,16 @@ def _recorded_step(denoiser: Denoiser) -> Callable[..., tuple[Tensor, Tensor]]:
 
 def _ddim_step(
     denoiser: Denoiser, x_t: Tensor, t: Tensor, coefficients: Tensor, weights: Tensor, low: Tensor, high: Tensor,
-    known: Tensor | None, *told: Tensor,
+    head: Tensor | None, face: Tensor | None, *told: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     given, empty = told[: len(_GIVEN)], told[len(_GIVEN) :]
     rows = Conditions(**dict(zip(_GIVEN, given, strict=True)), empty=dict(zip(NAMES, empty, strict=True)))
     count = len(weights)
     predictions = denoiser(x_t.repeat(count, 1, 1), t.expand(count * len(x_t)), rows).unflatten(0, (count, len(x_t)))
     x_0, x_s = guided_step(predictions, weights, x_t, coefficients, low, high)
-    if known is None:
+    if head is None:
         return x_0, x_s
-    return guided_step(_continue(known, x_0)[None], weights.new_ones(1), x_t, coefficients)
+    return guided_step(Known(head, face).continued(x_0)[None], weights.new_ones(1), x_t, coefficients)
 
 
 def frame_noise(seed: int, frames: range, channels: int) -> Tensor:
@@ -196,19 +226,3 @@ def _mixed(seed: int, frame: int) -> int:
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
     return (x ^ (x >> 31)) >> 32
-
-
-def _continue(known: Tensor, drawn: Tensor) -> Tensor:
-    """Known frames in front; the offset between them and what was drawn fades out behind them.
-
-    The fade starts with zero slope, so that the first step is the model's own.
-    """
-    count, channels = known.shape[1:]
-    offset = known[:, -1:] - drawn[:, count - 1 : count]
-    # a short window's lips would else never leave the offset of the one before
-    soon = min(FACE_FADE, (drawn.shape[1] - count) // 2 + 1)
-    lengths = torch.full((channels,), float(soon), device=drawn.device)
-    lengths[:6] = POSE_FADE
-    frame = torch.arange(1, drawn.shape[1] - count + 1, device=drawn.device)[:, None]
-    fade = (1 + torch.cos(torch.pi * (frame / lengths).clamp(max=1))) / 2  # [L - O, M]
-    return torch.cat([known, drawn[:, count:] + offset * fade], dim=1)

@@ -57,8 +57,8 @@ class WindowPlan:
     """
 
     window: int = 50
-    overlap: int = 10
-    hop: int = 40
+    overlap: int = 5
+    hop: int = 38
     look_ahead: int = 10
     steps: int | None = None
     first: int | None = None
@@ -79,9 +79,9 @@ class WindowPlan:
             raise InputError(f"the first window can give 1 to {self.window} frames, got {self.first}")
 
     @classmethod
-    def full(cls, window: int = 50, overlap: int = 10) -> WindowPlan:
-        """For files: windows as large as the model's, everything they draw is used."""
-        return cls(window=window, overlap=overlap, hop=window - overlap)
+    def full(cls, window: int = 50, overlap: int = 5) -> WindowPlan:
+        """For files: windows as large as the model's, of which all is used but what smoothing looks ahead."""
+        return cls(window=window, overlap=overlap, hop=window - overlap - SMOOTHING)
 
     @classmethod
     def live(cls, hop: int = 5, look_ahead: int = 2, steps: int | None = 10, overlap: int = 10) -> WindowPlan:
@@ -131,5 +131,5 @@ class WindowPlan:
         return longest
 
 
-SMOOTHING = 3
-"""Frames on either side that `windows.calm` looks at."""
+SMOOTHING = 7
+"""Frames on either side that `windows.calm` looks at: so far ahead of what it gives does a window settle the head's path."""

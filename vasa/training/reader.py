@@ -12,7 +12,6 @@ from ..face.blocks import resize_pictures
 from ..face.encoder import align_grid
 from ..face.reader import FaceReader, ReaderConfig, Reading
 from ..latents import DYNAMICS
-from ..metrics.lips import correlation
 from ..synthetic.augment import add_occluder, sensor
 from ..synthetic.emotions import EMOTION_SHAPES
 from .data import Stills, StillShards, colour_jitter, moved, moved_parts
@@ -157,7 +156,8 @@ def score_readings(stills: Stills, head_pose: Tensor, dynamics: Tensor) -> dict[
 
     def follows(name: str) -> float:
         i = DYNAMICS.index(name)
-        return correlation(dynamics[:, i], stills.dynamics[:, i])
+        read, true = (x[:, i] - x[:, i].mean() for x in (dynamics, stills.dynamics))
+        return float(F.cosine_similarity(read, true, dim=0))  # 0, not NaN, where nothing moves
 
     gaze = (dynamics[:, -2:] - stills.dynamics[:, -2:]).abs().mean()
     return {
