@@ -133,7 +133,14 @@ def sample(
     x_0 = x_t
     if constrain is None and sampler == "ddim":
         step = _recorded_step(denoiser)
-        told = (weights, low, high, *(known or (None, None)), *(getattr(rows, name) for name in _GIVEN), *(rows.empty[n] for n in NAMES))
+        told = (
+            weights,
+            low,
+            high,
+            *(known or (None, None)),
+            *(getattr(rows, name) for name in _GIVEN),
+            *(rows.empty[n] for n in NAMES),
+        )
         for i in range(steps):
             x_0, x_t = step(x_t, clock[i], path[i], *told)
             if progress is not None:

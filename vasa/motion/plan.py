@@ -132,4 +132,4 @@ class WindowPlan:
 
 
 SMOOTHING = 7
-"""Frames on either side that `windows.calm` looks at: so far ahead of what it gives does a window settle the head's path."""
+"""Frames on either side that `windows.calm` looks at: so far beyond what it gives a window settles the head's path."""
