@@ -109,7 +109,9 @@ class ComfyHost(Host):
         return managed.load_device
 
     def pictures(self, frames: Tensor) -> Tensor:
-        return frames.to(management.intermediate_device(), management.intermediate_dtype())
+        # ComfyUI 0.12 knows no other precision than this one
+        dtype = getattr(management, "intermediate_dtype", lambda: torch.float32)()
+        return frames.to(management.intermediate_device(), dtype)
 
 
 def _jpeg(picture: Tensor) -> tuple[str, Image.Image, int]:

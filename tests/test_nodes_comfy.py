@@ -34,6 +34,7 @@ class Comfy:
     def __init__(self, base):
         self.base, self.stopped, self.loaded, self.bars = base, False, [], []
         self.dtype, self.device = torch.float32, torch.device("cpu")
+        self.routes = {}
         for name in ("input", "output", "temp", "models"):
             (base / name).mkdir()
 
@@ -87,8 +88,15 @@ class Comfy:
         latest = types.ModuleType("comfy_api.latest")
         latest.io, latest.ui, latest.ComfyExtension = schema.io, schema.ui, schema.ComfyExtension
         latest.InputImpl = types.SimpleNamespace(VideoFromFile=core_video.VideoFromFile)
+        server, http = types.ModuleType("server"), types.ModuleType("aiohttp")
+
+        def get(path):
+            return lambda handler: self.routes.setdefault(path, handler)
+
+        server.PromptServer = types.SimpleNamespace(instance=types.SimpleNamespace(routes=types.SimpleNamespace(get=get)))
+        http.web = types.SimpleNamespace(FileResponse=Path, HTTPNotFound=FileNotFoundError)
         return {
-            "folder_paths": paths, "comfy": comfy, "comfy.model_management": management, "comfy.utils": tools,
+            "server": server, "aiohttp": http, "folder_paths": paths, "comfy": comfy, "comfy.model_management": management, "comfy.utils": tools,
             "comfy.model_patcher": patcher, "comfy_api": types.ModuleType("comfy_api"), "comfy_api.latest": latest,
         }  # fmt: skip
 
@@ -100,6 +108,7 @@ def comfy(tmp_path_factory):
     before = dict(sys.modules)
     sys.modules.update(one.modules())
     yield one
+    sys.modules.update({name: module for name, module in before.items() if name in ("aiohttp", "server")})
     for name in set(sys.modules) - set(before):
         if name.startswith(NAME) or name in one.modules():
             del sys.modules[name]
@@ -242,6 +251,24 @@ def test_pictures_travel_in_the_precision_that_comfyui_wants(pack, model, face, 
     made = motion(pack, model, face)
     frames = run(pack, "VASA_DecodeFrames", model=model, face=face, motion=made, batch_size=0, mark=True)[0]
     assert frames.dtype == torch.float16 and torch.isfinite(frames).all()
+
+
+def test_a_comfyui_that_knows_no_precision_of_pictures_gets_float32(pack, free, monkeypatch):
+    """0.12.0, the oldest that is supported."""
+    monkeypatch.delattr(pack.host.management, "intermediate_dtype")
+    assert pack.host.COMFYUI.pictures(torch.zeros(1, 2, 2, 3, dtype=torch.float64)).dtype == torch.float32
+
+
+def test_samples_are_served_and_nothing_beside_them(pack, free):
+    serve = free.routes["/vasa/samples/{name}"]
+
+    def asked(name):
+        return asyncio.run(serve(types.SimpleNamespace(match_info={"name": name})))
+
+    assert asked("portrait.png") == ROOT / "examples" / "portrait.png"
+    for name in ("../pyproject.toml", "/etc/passwd", "absent.png"):
+        with pytest.raises(FileNotFoundError):
+            asked(name)
 
 
 def test_videos_pass_on_as_temporary_files(pack, model, face, free):

@@ -65,8 +65,9 @@ def continue_from(
     known = engine.drawable(last, face).to(generator.mean.device).clamp(generator.low, generator.high)
     known = generator.normalise(known)[None]
     poses = getattr(generator, "pose_channels", len(POSE))
-    ahead = _swung_out(known[..., :poses])
-    end = torch.cat([ahead, known[:, -1:, poses:].expand(-1, SMOOTHING, -1)], dim=2)
+    # no more than a window of this plan draws beyond what it gives
+    ahead = _swung_out(known[..., :poses])[:, : plan.window - plan.overlap - plan.hop]
+    end = torch.cat([ahead, known[:, -1:, poses:].expand(-1, ahead.shape[1], -1)], dim=2)
     smoothed = calm(torch.cat([known, end], dim=1), poses)[:, known.shape[1] - 1]
     drawn = engine.placed(generator.denormalise(smoothed), face)
     shown = engine.shaped(drawn, controls.curves(1, engine.fps, -1), face).vectors
