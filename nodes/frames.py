@@ -46,7 +46,7 @@ def decoded(
     done = 0
     with model.on_device(model.batch_size(batch_size)) as engine:
         latents = face.on(engine)
-        course = placed(motion, latents)
+        course = engine.adopted(motion, latents)
         if shown_on is not None:
             latents = moved(shown_on, engine.device)
         for frames in engine.decode(latents, course, batch_size=model.batch_size(batch_size)):
@@ -56,12 +56,6 @@ def decoded(
             has_preview = before // PREVIEW_EVERY != done // PREVIEW_EVERY
             step(done, frames[-1] if has_preview else None)
             yield frames
-
-
-def placed(motion: Motion, latents: Any) -> Motion:
-    """The motion about the portrait's own pose, where both know one."""
-    rest = getattr(latents, "head_pose", None)
-    return motion if rest is None else room("motion.place").place(motion, rest[0].to(motion.head_pose))
 
 
 def manifest_of(model: LoadedModel, motion: Motion, mark: bool) -> dict[str, Any]:
@@ -302,7 +296,7 @@ class Disentangle(io.ComfyNode):
 def _parts(motion: Motion, face: Face, model: LoadedModel) -> list[Motion]:
     """The motion on a face: all of it, its head pose with the portrait's own face, its face with the head at rest."""
     latents = face.on(model.engine)
-    whole = placed(motion, latents)
+    whole = model.engine.adopted(motion, latents)
     if not hasattr(latents, "facial_dynamics"):
         raise InputError(f"the engine {face.backend!r} cannot show head and face apart; choose rows motion")
     own_face = latents.facial_dynamics[0].to(whole.facial_dynamics).expand_as(whole.facial_dynamics)

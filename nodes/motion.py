@@ -38,8 +38,9 @@ class MotionDiffusion(io.ComfyNode):
             node_id="VASA_MotionDiffusion",
             display_name="Motion Diffusion",
             category=CATEGORY,
-            description="Generates head pose and facial dynamics for the speech, in windows, for a clip of any length.",
-            search_aliases=["vasa sampler", "audio to motion", "lip sync", "talking head"],
+            description="Generates head pose and facial dynamics for the speech, in windows, for a clip of any length. "
+            "Connect previous_motion to go on from another clip without a jump.",
+            search_aliases=["vasa sampler", "audio to motion", "lip sync", "talking head", "continue motion"],
             inputs=[
                 ModelSocket.Input("model", tooltip="From Load VASA Model."),
                 FaceSocket.Input(
@@ -71,6 +72,12 @@ class MotionDiffusion(io.ComfyNode):
                     tooltip="ddim as in the paper; dpm++ comes closer to it in few steps.",
                 ),
                 ControlsSocket.Input("controls", optional=True, tooltip="From Control Signals; default: none."),
+                MotionSocket.Input(
+                    "previous_motion",
+                    optional=True,
+                    tooltip="The motion of the clip before, made with the same model: this one goes on from its last "
+                    "frames without a jump.",
+                ),
             ],
             outputs=[MotionSocket.Output("motion", tooltip="One head pose and face for every frame.")],
         )
@@ -89,6 +96,7 @@ class MotionDiffusion(io.ComfyNode):
         cfg_emotion: float,
         sampler: str,
         controls: Controls | None = None,
+        previous_motion: Motion | None = None,
     ) -> io.NodeOutput:
         scales = dict(zip(CONDITIONS, (cfg_audio, cfg_gaze, cfg_distance, cfg_emotion), strict=True))
         guidance = {name: scale for name, scale in scales.items() if scale > 0}
@@ -101,7 +109,9 @@ class MotionDiffusion(io.ComfyNode):
             step(done)
 
         with model.on_device() as engine:
-            motion = engine.generate(audio_features.waveform, face.on(engine), wanted, progress=progress)
+            motion = engine.generate(
+                audio_features.waveform, face.on(engine), wanted, previous=previous_motion, progress=progress
+            )
         if len(motion) != audio_features.frames:
             raise InputError(
                 f"the model made {len(motion)} frames for speech of {audio_features.frames} frames at "

@@ -3,6 +3,7 @@
 The server is a process of its own with its own folders; nothing of it is imported here.
 """
 
+import copy
 import json
 import os
 import shutil
@@ -154,6 +155,27 @@ def test_another_seed_runs_only_what_depends_on_it(server):
     history = server.run(small("basic", seed=101))
     (cached,) = [m[1]["nodes"] for m in history["status"]["messages"] if m[0] == "execution_cached"]
     assert set(cached) == {"1", "2", "3", "4", "5"}
+
+
+def test_another_previous_motion_runs_what_depends_on_it(server):
+    """The second of two chained clips: its key in ComfyUI's cache holds the first one's."""
+    prompt = small("long", seed=200)
+    (diffusion,) = [name for name, node in prompt.items() if node["class_type"] == "VASA_MotionDiffusion"]
+    second = copy.deepcopy(prompt[diffusion])
+    prompt["before"] = prompt[diffusion]
+    prompt[diffusion] = second
+    second["inputs"]["previous_motion"] = ["before", 0]
+    joined = server.run(prompt)
+    assert len(list(read_video(video_of(server, joined)).frames)) == 10
+
+    def cached(history):
+        return next(m[1]["nodes"] for m in history["status"]["messages"] if m[0] == "execution_cached")
+
+    prompt["before"]["inputs"]["seed"] = 201
+    assert not {"before", diffusion} & set(cached(server.run(prompt)))
+    second["inputs"]["seed"] = 202
+    kept = cached(server.run(prompt))
+    assert "before" in kept and diffusion not in kept
 
 
 def test_stop_ends_a_long_diffusion(server):

@@ -307,6 +307,28 @@ def test_a_stopped_diffusion_ends_at_the_next_step(here, model, face):
         motion_of(model, face, 0.4, steps=9)
 
 
+def test_chained_clips_join_without_a_jump(here, model, face):
+    """Two clips in a graph: the second goes on from the first, and Edit Motion puts them behind one another."""
+    first = motion_of(model, face, 1.0)
+    second = motion_of(model, face, 1.0, seed=1, previous_motion=first)
+    plain = dict(speed=1.0, smooth_head=0.0, loop=0, overlap=0)
+    both = EditMotion.execute(first, **plain, append=second)[0]
+    assert len(second) == 25 and torch.equal(both.vectors, torch.cat([first.vectors, second.vectors]))
+    steps = both.head_pose.diff(dim=0).abs()
+    assert (steps[24] < 0.6 * steps.amax(0).clamp_min(1e-4)).all(), "the step between the clips is like any other"
+    again = motion_of(model, face, 1.0, seed=1, previous_motion=first)
+    assert torch.equal(again.vectors, second.vectors) and second.head_pose.device.type == "cpu"
+    assert not torch.equal(motion_of(model, face, 1.0, seed=1).vectors, second.vectors)
+
+
+def test_a_previous_motion_of_another_model_is_refused(here, model, face):
+    from dataclasses import replace
+
+    other = replace(motion_of(model, face), backend="other")
+    with pytest.raises(InputError, match="made for the backend 'other', the model is 'vasa'"):
+        motion_of(model, face, previous_motion=other)
+
+
 def test_a_motion_is_saved_and_loaded_again(here, model, face):
     motion = motion_of(model, face)
     SaveMotion.execute(motion, "motion/talk")
@@ -378,6 +400,17 @@ def test_faces_and_motions_of_another_engine_are_refused(here, model, face):
         DecodeFrames.execute(model, replace(face, backend="other"), motion, 1, False)
     with pytest.raises(InputError, match="'other'"):
         DecodeFrames.execute(model, face, replace(motion, backend="other"), 1, False)
+
+
+def test_a_motion_is_shown_on_another_face_as_its_engine_adopts_it(here, model, face, monkeypatch):
+    motion, seen = motion_of(model, face), []
+    adopted = model.engine.adopted
+    monkeypatch.setattr(model.engine, "adopted", lambda *given: seen.append(adopted(*given)) or seen[-1])
+    decode = model.engine.decode
+    monkeypatch.setattr(model.engine, "decode", lambda f, m, **more: seen.append(m) or decode(f, m, **more))
+    other = EncodeFace.execute(model, noise(1, 64, 64, 3, seed=8))[0][0]
+    DecodeFrames.execute(model, other, motion, 0, False)
+    assert seen[0] is seen[1] and torch.equal(seen[0].rest, other.latents.head_pose[0])
 
 
 def test_a_video_is_written_frame_by_frame(here, model, face):
