@@ -81,7 +81,7 @@ def test_a_clip_goes_on_from_a_motion_file(portrait, speech, tmp_path, capsys):
     assert ((b.head_pose[0] - a.head_pose[-1]).abs() < 0.6 * inside).all()
     capsys.readouterr()
     assert main([*usual, "-o", again, "--like", second]) == 2
-    assert "went on from a motion; name that motion with --continue-motion" in capsys.readouterr().err
+    assert "went on from a motion; name that one with --continue-motion" in capsys.readouterr().err
     like = ["--like", second, "--continue-motion", files[0], "--save-motion", files[2]]
     assert main([*usual, "-o", again, *like]) == 0
     assert torch.equal(load_motion(files[2]).vectors, b.vectors)

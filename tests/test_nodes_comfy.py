@@ -93,10 +93,12 @@ class Comfy:
         def get(path):
             return lambda handler: self.routes.setdefault(path, handler)
 
-        server.PromptServer = types.SimpleNamespace(instance=types.SimpleNamespace(routes=types.SimpleNamespace(get=get)))
+        instance = types.SimpleNamespace(routes=types.SimpleNamespace(get=get))
+        server.PromptServer = types.SimpleNamespace(instance=instance)
         http.web = types.SimpleNamespace(FileResponse=Path, HTTPNotFound=FileNotFoundError)
         return {
-            "server": server, "aiohttp": http, "folder_paths": paths, "comfy": comfy, "comfy.model_management": management, "comfy.utils": tools,
+            "server": server, "aiohttp": http,
+            "folder_paths": paths, "comfy": comfy, "comfy.model_management": management, "comfy.utils": tools,
             "comfy.model_patcher": patcher, "comfy_api": types.ModuleType("comfy_api"), "comfy_api.latest": latest,
         }  # fmt: skip
 

@@ -44,9 +44,7 @@ class Continuation:
 
 
 @torch.inference_mode()
-def continue_from(
-    engine: Any, motion: Motion, face: FaceLatents, controls: Controls, plan: WindowPlan
-) -> Continuation:
+def continue_from(engine: Any, motion: Motion, face: FaceLatents, controls: Controls, plan: WindowPlan) -> Continuation:
     """Let the next clip of a face begin where a motion ends.
 
     Args:
@@ -77,8 +75,8 @@ def continue_from(
 def _swung_out(pose: Tensor) -> Tensor:
     """Where a head goes that slows down evenly to rest, the frames that smoothing looks ahead, [1, H, P] -> [1, A, P].
 
-    What really came next is not known of a motion that was cut; without these frames the first new one would be smoothed
-    with others than the last known one was.
+    What really came next is not known of a motion that was cut; without these frames the first new one would be
+    smoothed with others than the last known one was.
     """
     speed = pose[:, -1:] - pose[:, -2:-1] if pose.shape[1] > 1 else torch.zeros_like(pose)
     slower = torch.arange(SMOOTHING, 0, -1, device=pose.device)[:, None] / (SMOOTHING + 1)

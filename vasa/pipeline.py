@@ -235,7 +235,7 @@ class Vasa:
         return on_shoulders(Motion.from_vectors(vectors, self.fps, self.backend), face.head_pose[0])
 
     def drawable(self, motion: Motion, face: FaceLatents) -> Tensor:
-        """The inverse of `placed`: a motion on the portrait's shoulders as the generator would have drawn it, [T, M]."""
+        """The inverse of `placed`: motion on the portrait's shoulders as the generator would have drawn it, [T, M]."""
         about = replace(motion, rest=face.head_pose[0])
         return place(about, generator_rest(motion.head_pose), tuple(self.config.face.dynamics_names)).vectors
 

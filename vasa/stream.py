@@ -50,8 +50,8 @@ class Session:
         plan: how the sound is cut into windows; default `vasa.live_plan()`.
         idle: how much the head moves while nobody speaks, 0 (only eyes, lids and mouth) .. 2; 1 = as generated.
         max_pending: seconds of sound that may wait; beyond it `push_audio` refuses (back-pressure). None: no bound.
-        past: what a motion before handed over (`vasa.continuation`). The clock then begins behind its frames, which were
-            silent; controls count from there.
+        past: what a motion before handed over (`vasa.continuation`). The clock then begins behind its frames, which
+            were silent; controls count from there.
         progress: called after every denoising step; may raise to cancel.
 
     Raises:

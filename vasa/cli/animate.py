@@ -100,7 +100,7 @@ def run(given: argparse.Namespace) -> None:
     recipe = None if given.like is None else recipe_of(given.like)
     controls = _controls(given, recipe)
     if recipe is not None and recipe.continues and given.continue_motion is None:
-        raise InputError(f"{given.like} went on from a motion; name that motion with --continue-motion to make it again")
+        raise InputError(f"{given.like} went on from a motion; name that one with --continue-motion to make it again")
 
     def chosen(name: str, usual: object) -> object:
         value = getattr(given, name)
