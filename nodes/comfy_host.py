@@ -104,8 +104,8 @@ class ComfyHost(Host):
     def manage(self, weights: nn.Module) -> Any:
         return comfy.model_patcher.ModelPatcher(weights, *self.places())
 
-    def ready(self, managed: Any, memory: int) -> torch.device:
-        management.load_models_gpu([managed], memory_required=memory)
+    def ready(self, managed: Any, memory: int, *others: Any) -> torch.device:
+        management.load_models_gpu([managed, *others], memory_required=memory)
         return managed.load_device
 
     def pictures(self, frames: Tensor) -> Tensor:

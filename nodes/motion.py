@@ -108,7 +108,7 @@ class MotionDiffusion(io.ComfyNode):
             step = step or host().steps(total)
             step(done)
 
-        with model.on_device() as engine:
+        with model.on_device(ears=audio_features.ears) as engine:
             motion = engine.generate(
                 audio_features.waveform, face.on(engine), wanted, previous=previous_motion, progress=progress
             )

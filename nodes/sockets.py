@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .api import io
 from .engine import InputError
+from .hearing import CoreEncoder
 from .host import host
 
 CATEGORY = "VASA"
@@ -42,13 +43,18 @@ class LoadedModel:
     managed: Any = None
 
     @contextmanager
-    def on_device(self, batch_size: int = 1) -> Iterator[Any]:
-        """The engine with its weights in place, ready for batches of that many pictures."""
+    def on_device(self, batch_size: int = 1, ears: CoreEncoder | None = None) -> Iterator[Any]:
+        """The engine with its weights in place, ready for batches of that many pictures.
+
+        Args:
+            batch_size: pictures at a time.
+            ears: what it is to hear with instead of its own audio encoder.
+        """
         memory = batch_size * self.engine.size**2 * BYTES_PER_PIXEL
-        device = host().ready(self.managed, memory)
+        device = host().ready(self.managed, memory, *(() if ears is None else (ears.managed,)))
         if device is not None:
             self.engine.device = device
-        yield self.engine
+        yield self.engine if ears is None else self.engine.hearing(ears)
 
     def batch_size(self, wanted: int) -> int:
         """Frames at a time; 0 becomes 1 where a frame takes long (so that Stop is quick), 8 on a GPU."""
@@ -104,11 +110,13 @@ class Speech:
         waveform: mono 16 kHz in [-1, 1], [N].
         frames: video frames that cover it: ceil(seconds * fps).
         fps: frames per second.
+        ears: ComfyUI's audio encoder, where the user connected one.
     """
 
     waveform: Tensor
     frames: int
     fps: float
+    ears: CoreEncoder | None = None
 
 
 def moved(value: Any, device: torch.device | str) -> Any:

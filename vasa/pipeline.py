@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import checkpoint
+from .audio import AudioEncoder
 from .config import VasaConfig
 from .continuation import continue_from
 from .controls import ControlCurves, Controls
@@ -217,6 +218,29 @@ class Vasa:
         vectors = torch.cat([piece.vectors for piece in pieces])[:num_frames]
         vectors = vectors if before is None else before.joined(vectors)
         return Motion.from_vectors(vectors, self.fps, self.backend, pieces[0].rest)
+
+    def hearing(self, encoder: nn.Module) -> Vasa:
+        """This engine, sharing its weights, with a public audio encoder brought from elsewhere.
+
+        Args:
+            encoder: samples [B, N] -> `last_hidden_state` [B, t, A], with an attribute `feature_dim` = A; the one that
+                the motion generator was trained with, which `config.audio.source` names.
+
+        Raises:
+            InputError: the generator was trained with an encoder of its own, or one of another width.
+        """
+        source = getattr(self.config.audio, "source", "")
+        if not source:
+            raise InputError(
+                "this model hears with an audio encoder of its own, which it was trained with; disconnect the other one"
+            )
+        if encoder.feature_dim != self.config.audio.feature_dim:
+            raise InputError(
+                f"the audio encoder gives {encoder.feature_dim} features, the model was trained on the "
+                f"{self.config.audio.feature_dim} of {source}; load that one"
+            )
+        models = replace(self.models, audio=AudioEncoder(self.config.audio, encoder))
+        return Vasa(models, self.device, self.dtype)
 
     def accepted(self, controls: Controls) -> Controls:
         """The controls as the motion generator takes them; other engines refuse here what they cannot do."""
