@@ -72,9 +72,10 @@ def decode_inputs() -> list[Any]:
     ]
 
 
-def mark_input() -> Any:
+def mark_input(**more: Any) -> Any:
     return io.Boolean.Input(
         "mark",
+        **more,
         default=True,
         advanced=True,
         tooltip="Lay an invisible mark over the frames that says they were made by this software.",
@@ -253,6 +254,7 @@ class Disentangle(io.ComfyNode):
                     "show_portraits", default=True, tooltip="Begin with a row of the portraits themselves."
                 ),
                 batch_input(),
+                mark_input(optional=True),
             ],
             outputs=[
                 io.Image.Output("frames", tooltip="The grid: a column for each face."),
@@ -270,6 +272,7 @@ class Disentangle(io.ComfyNode):
         rows: list[str],
         show_portraits: list[bool],
         batch_size: list[int],
+        mark: list[bool] | None = None,
         **more: list[Face],
     ) -> io.NodeOutput:
         if len(motion) != 1:
@@ -277,6 +280,8 @@ class Disentangle(io.ComfyNode):
         loaded, course = model[0], motion[0]
         columns = [*faces, *(face for name in sorted(more) for face in more[name] or ())]
         parts = 1 if rows[0] == ROWS[0] else 3
+        # graphs from before there was a choice are marked like all others
+        lay_mark = room("provenance").mark if (mark or [True])[0] else lambda frames, origin: frames
         size, top, count = loaded.engine.size, int(show_portraits[0]), len(course)
         grid = host().pictures(torch.empty(count, (top + parts) * size, len(columns) * size, 3))
         step = host().steps(count * parts * len(columns))
@@ -288,7 +293,8 @@ class Disentangle(io.ComfyNode):
                 first = (column * parts + row) * count
                 down, done = slice((top + row) * size, (top + row + 1) * size), 0
                 for frames in decoded(loaded, face, part, batch_size[0], _shifted(step, first)):
-                    grid[done : done + len(frames), down, across] = frames.movedim(1, -1).to(grid)
+                    shown = lay_mark(frames, (across.start, down.start))
+                    grid[done : done + len(frames), down, across] = shown.movedim(1, -1).to(grid)
                     done += len(frames)
         return io.NodeOutput(grid, float(course.fps))
 

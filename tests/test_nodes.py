@@ -12,7 +12,7 @@ from vasa.nodes.audio import AudioFeatures, LoadSpeech
 from vasa.nodes.controls import ControlsFromJSON, ControlSignals
 from vasa.nodes.frames import DecodeFrames, DecodeVideo, Disentangle, PasteBack
 from vasa.nodes.model import LoadModel
-from vasa.nodes.motion import EditMotion, LoadMotion, MotionDiffusion, MotionFromVideo, SaveMotion
+from vasa.nodes.motion import EditMotion, LoadDrivingVideo, LoadMotion, MotionDiffusion, MotionFromVideo, SaveMotion
 from vasa.nodes.portrait import CropPortrait, EncodeFace, LoadPortrait
 
 from vasa import Controls, InputError, Motion
@@ -444,6 +444,7 @@ def test_one_motion_on_several_faces_is_a_grid(here, model):
     third = EncodeFace.execute(model, noise(1, 64, 64, 3, seed=9))[0]
     motion = motion_of(model, faces[0])
     row = dict(model=[model], motion=[motion], rows=["motion"], show_portraits=[False], batch_size=[0])
+    row |= {"mark": [False]}
     grid, fps = Disentangle.execute(**row, faces=faces, faces_2=third).args
     assert grid.shape == (10, 64, 192, 3) and fps == 25.0
     alone, _ = DecodeFrames.execute(model, third[0], motion, 0, False).args
@@ -468,6 +469,78 @@ def test_a_video_drives_a_face(here, model, tmp_path):
     assert len(motion) == 5 and motion.fps == 25.0 and motion.rest is not None and audio is None
 
 
+def test_a_grid_is_marked_like_any_other_video(here, model, face):
+    from vasa.provenance import mark as marked
+
+    given = dict(
+        model=[model], motion=[motion_of(model, face)], faces=[face, face], rows=["motion"], show_portraits=[True],
+        batch_size=[4],
+    )  # fmt: skip
+    plain = Disentangle.execute(**given, mark=[False])[0]
+    for choice in ({}, {"mark": [True]}):
+        grid = Disentangle.execute(**given, **choice)[0]
+        assert torch.equal(grid[:, :64], plain[:, :64]), "the portraits are the user's own"
+        laid = (grid - plain)[:, 64:]
+        whole = (marked(plain.movedim(-1, 1)).movedim(1, -1) - plain)[:, 64:]
+        assert torch.corrcoef(torch.stack([laid.flatten(), whole.flatten()]))[0, 1] > 0.95, "one pattern for the grid"
+
+
+def test_a_timeline_goes_on_from_json():
+    (before,) = ControlsFromJSON.execute('{"version": 1, "steps": 9, "emotion": {"happy": 0.5, "sad": 0.2}}').args
+    after = signals(start=1.0, transition=0.0, previous=before, gaze_yaw=10.0, emotion="angry")
+    curves = after.curves(50)
+    assert curves.emotion[24, [1, 2, 3]].tolist() == pytest.approx([0.5, 0.2, 0.0])
+    assert curves.emotion[30, 3] == pytest.approx(0.8) and curves.gaze[24, 0] == 0 != curves.gaze[30, 0]
+
+
+# --- stop
+
+
+def everything_that_takes_time(model, face, folder):
+    """Name -> (work, steps until it may end)."""
+    from vasa.nodes.core_video import VideoFromFile
+
+    from vasa.io.image import load_image
+    from vasa.io.video import VideoWriter
+
+    with VideoWriter(folder / "driver.mp4", (320, 320), 25) as writer:
+        picture = load_image(ROOT / "examples" / "portrait.png").pixels[:, ::2, ::2]
+        for _ in range(20):
+            writer.write(picture)
+    motion, pictures = motion_of(model, face), noise(3, 64, 64, 3)
+    framing = CropPortrait.execute(pictures[:1], "center", **SQUARE, model=model)[1][0]
+    faces = dict(model=[model], motion=[motion], faces=[face, face], rows=["motion"], show_portraits=[False])
+    return {
+        "diffusion": (lambda: motion_of(model, face, steps=9), 1),
+        "encoding": (lambda: EncodeFace.execute(model, pictures), 1),
+        "cropping": (lambda: CropPortrait.execute(pictures, "center", **SQUARE, model=model), 1),
+        "frames": (lambda: DecodeFrames.execute(model, face, motion, 0, True), 1),
+        "video": (lambda: DecodeVideo.execute(model, face, motion, 0, True), 1),
+        "pasted video": (lambda: DecodeVideo.execute(model, face, motion, 0, True, crop=framing), 1),
+        "grid": (lambda: Disentangle.execute(**faces, batch_size=[0]), 1),
+        "pasting": (lambda: PasteBack.execute(pictures, framing, False, 0.04), 1),
+        "driver": (lambda: MotionFromVideo.execute(model, VideoFromFile(folder / "driver.mp4"), True), 8),
+    }
+
+
+def test_stop_is_obeyed_everywhere_within_one_step_or_frame(here, model, face, tmp_path):
+    """Motion From Video reads eight frames at a time."""
+    for name, (work, step) in everything_that_takes_time(model, face, tmp_path).items():
+        told = []
+
+        def stop(title, done, total, told=told, step=step, name=name):
+            assert not told, f"{name} went on"
+            if done:
+                told.append(done)
+                raise KeyboardInterrupt
+            assert total > step, name
+
+        here.report = stop
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert told == [step], name
+
+
 # --- files that a workflow names
 
 
@@ -480,7 +553,8 @@ def test_names_that_leave_their_folder_are_refused(here, name):
     (here.inputs.parent / "secret.png").write_bytes(b"secret")
     with pytest.raises(InputError, match="leads out of its folder"):
         here.input_path(name)
-    assert "leads out" in LoadPortrait.validate_inputs(name)
+    for node in (LoadPortrait, LoadSpeech, LoadMotion, LoadDrivingVideo):
+        assert "leads out" in node.validate_inputs(name), node
     if not name.endswith("]"):
         with pytest.raises(InputError, match="leads out of its folder"):
             here.output_path(name, ".mp4")
