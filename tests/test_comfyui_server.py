@@ -271,6 +271,8 @@ def test_templates_help_pages_and_texts_are_served(server):
             assert picture.read(2) == b"\xff\xd8"
     with urllib.request.urlopen(f"{server.url}/extensions/any-name/docs/VASA_LoadModel.md") as page:
         assert page.read().startswith(b"# Load VASA Model")
+    with urllib.request.urlopen(f"{server.url}/extensions/any-name/docs/VASA_LoadModel/zh.md") as page:
+        assert page.read().decode().startswith("# 加载 VASA 模型")
     texts = server.get("/i18n")
     assert texts["zh"]["nodeDefs"]["VASA_EncodeFace"]["display_name"] == "编码人脸"
     blueprints = [one for one in server.get("/global_subgraphs").values() if "any-name" in json.dumps(one)]

@@ -78,7 +78,26 @@ def test_everything_has_a_tooltip_and_a_help_page(name):
     assert [o.id for o in schema.outputs if not o.tooltip or not o.id] == []
     assert schema.category == "VASA" and schema.description and schema.search_aliases
     page = (ROOT / "web" / "docs" / f"{name}.md").read_text()
-    assert page.startswith(f"# {schema.display_name}\n") and len(page) > 300
+    assert page.startswith(f"# {schema.display_name}\n\n{schema.description}\n") and len(page) > 300
+    told = {one.id: one.settings["tooltip"] for one in schema.inputs}
+    listed = [f"- **{key}**: {tip}" for key, tip in told.items()] + [
+        f"- **{o.id}**: {o.tooltip}" for o in schema.outputs
+    ]
+    assert [line for line in listed if line not in page.splitlines()] == []
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_chinese_help_page_says_what_the_chinese_texts_say(name):
+    """The editor asks for docs/NODE/zh.md before docs/NODE.md."""
+    chinese = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text())[name]
+    page = (ROOT / "web" / "docs" / name / "zh.md").read_text()
+    assert page.startswith(f"# {chinese['display_name']}\n\n{chinese['description']}\n")
+    ids = [o.id for o in SCHEMAS[name].outputs]
+    listed = [f"- **{key}**（{said['name']}）：{said['tooltip']}" for key, said in chinese.get("inputs", {}).items()]
+    listed += [f"- **{ids[int(i)]}**（{said['name']}）：{said['tooltip']}" for i, said in chinese["outputs"].items()]
+    assert [line for line in listed if line not in page.splitlines()] == []
+    own_words = page.split("## ")[0].removeprefix(f"# {chinese['display_name']}\n\n{chinese['description']}")
+    assert len(re.findall("[\u4e00-\u9fff]", own_words)) > 30
 
 
 def test_node_ids_are_literal_and_carry_the_packs_prefix():
