@@ -242,9 +242,9 @@ class EditMotion(io.ComfyNode):
         pose_from: Motion | None = None,
         append: Motion | None = None,
     ) -> io.NodeOutput:
-        edit = room("motion.edit")
+        edit, names = room("motion.edit"), names_of(motion)
         if pose_from is not None:
-            motion = edit.swap(pose_from, motion)
+            motion = edit.swap(pose_from, motion, names)
         if smooth_head > 0:
             motion = edit.smooth_pose(motion, smooth_head)
         if speed != 1:
@@ -252,7 +252,7 @@ class EditMotion(io.ComfyNode):
         if loop:
             motion = edit.loop(motion, overlap, loop)
         if append is not None:
-            motion = edit.splice(motion, append, overlap)
+            motion = edit.splice(motion, append, overlap, names)
         return io.NodeOutput(motion)
 
 
@@ -338,6 +338,12 @@ class MotionFromVideo(io.ComfyNode):
         sound = room("io.video").read_video(path).audio
         audio = sound and {"waveform": sound.waveform[None, None], "sample_rate": sound.sample_rate}
         return io.NodeOutput(on_cpu(motion), audio)
+
+
+def names_of(motion: Motion) -> tuple[str, ...]:
+    """Meaning of a motion's dynamics channels, which files carry and sockets do not."""
+    names = room("latents").DYNAMICS
+    return names if motion.backend == "vasa" and motion.facial_dynamics.shape[-1] == len(names) else ()
 
 
 def on_cpu(motion: Motion) -> Motion:

@@ -326,6 +326,20 @@ def test_a_stopped_diffusion_ends_at_the_next_step(here, model, face):
         motion_of(model, face, 0.4, steps=9)
 
 
+def test_a_motion_of_another_portrait_is_appended_with_its_gaze(here, model, face):
+    """The eyes turn back by what the head is turned on the first one's shoulders."""
+    from dataclasses import replace
+
+    from vasa.latents import DYNAMICS
+    from vasa.motion.edit import splice
+
+    motion = motion_of(model, face)
+    other = replace(motion, rest=motion.rest + torch.tensor([0.2, 0.1, 0, 0, 0, 0]))
+    joined = EditMotion.execute(motion, 1.0, 0.0, 0, 0, append=other)[0]
+    assert torch.equal(joined.vectors, splice(motion, other, 0, DYNAMICS).vectors)
+    assert not torch.equal(joined.vectors, splice(motion, other, 0).vectors)
+
+
 def test_chained_clips_join_without_a_jump(here, model, face):
     """Two clips in a graph: the second goes on from the first, and Edit Motion puts them behind one another."""
     first = motion_of(model, face, 1.0)
