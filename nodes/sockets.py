@@ -128,11 +128,24 @@ def moved(value: Any, device: torch.device | str) -> Any:
     return value
 
 
-def weights_of(engine: Any) -> nn.Module:
-    """Every module of an engine under one roof, so that they are moved together."""
-    models = getattr(engine, "models", engine)
-    found = {one.name: getattr(models, one.name) for one in fields(models)} if is_dataclass(models) else vars(models)
-    return nn.ModuleDict({name: module for name, module in found.items() if isinstance(module, nn.Module)})
+class Weights(nn.ModuleDict):
+    """Every module of an engine under one roof, so that they are moved together.
+
+    When they are, as ComfyUI does to make room, what the engine made of them on the old device is let go too.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        models = engine.models
+        found = (
+            {one.name: getattr(models, one.name) for one in fields(models)} if is_dataclass(models) else vars(models)
+        )
+        super().__init__({name: module for name, module in found.items() if isinstance(module, nn.Module)})
+        self.engine = engine
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Weights:
+        super()._apply(*args, **kwargs)
+        self.engine.release()
+        return self
 
 
 def as_pictures(images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The LivePortrait backend: networks against golden figures of the published modules, and the engine around them."""
 
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -454,6 +455,14 @@ def test_recorded_decoding_gives_the_same_frames_and_notices_other_weights(engin
         changed = torch.cat(list(own.decode(face, motion[:4], batch_size=2)))
         bias.sub_(0.5)
     assert len(made) == 2 and not torch.allclose(changed, plain, atol=1e-3)
+
+
+def test_what_is_let_go_is_made_again(engine, face, motion):
+    before = torch.cat(list(engine.decode(face, motion[:2])))
+    recorded = weakref.ref(engine._drawing())
+    engine.release()
+    assert recorded() is None
+    assert torch.equal(torch.cat(list(engine.decode(face, motion[:2]))), before)
 
 
 def test_too_little_memory_halves_the_batch(engine, face, motion, monkeypatch):

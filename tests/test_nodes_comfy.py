@@ -5,6 +5,7 @@ import importlib.util
 import os
 import sys
 import types
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,6 +198,20 @@ def test_weights_are_handed_to_model_management(pack, model, face, free):
     parts = dict(model.managed.model.named_children())
     assert {"face", "motion", "audio"} <= set(parts)
     assert parts["face"] is model.engine.models.face, "the very modules that compute, so that they really move"
+
+
+def test_weights_that_are_moved_away_take_their_copies_with_them(pack, model, face, free):
+    """What decoding made of them would else stay in the memory that ComfyUI wants back."""
+
+    def frames():
+        made = motion(pack, model, face)
+        return run(pack, "VASA_DecodeFrames", model=model, face=face, motion=made, batch_size=4, mark=False)[0]
+
+    before = frames()
+    copies = [weakref.ref(part) for part in model.engine.renderer._light.decoder.modules()]
+    model.managed.model.to("cpu")
+    assert all(copy() is None for copy in copies), "no cycle keeps them until some later collection"
+    assert torch.equal(frames(), before)
 
 
 def test_the_engine_follows_its_weights(pack, model, free):

@@ -80,6 +80,14 @@ class Vasa:
             self._renderer = Renderer(self.models.face, self.device, self.dtype)
         return self._renderer
 
+    def release(self) -> None:
+        """Let go of everything on the device that was made of the weights and is made again when it is needed.
+
+        For whoever moves the weights away to make room: copies in the working precision and recorded graphs would stay.
+        """
+        if self._renderer is not None:
+            self._renderer.forget()
+
     backend = "vasa"
     """Which motion this engine makes and understands, `Motion.backend`."""
 

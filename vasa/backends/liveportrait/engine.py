@@ -71,6 +71,10 @@ class LivePortrait(Vasa):
             precision = "fp16"
         return cls(networks, place, pick_precision(precision, place))
 
+    def release(self) -> None:
+        """Let go of recorded graphs; they are made again when frames are asked for."""
+        self._batches = None
+
     @torch.inference_mode()
     def read_pose(self, portrait: Tensor) -> Tensor:
         """Head pose [6] of a picture [3, S, S]; float32 on the CPU."""
