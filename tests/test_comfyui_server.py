@@ -85,8 +85,8 @@ def server(tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     python = os.environ.get("COMFYUI_PYTHON", "python3")
-    command = [python, "main.py", "--cpu", "--disable-api-nodes", "--base-directory", str(base), "--port", str(port)]
-    command += os.environ.get("COMFYUI_ARGS", "").split()
+    command = [python, "main.py", "--disable-api-nodes", "--base-directory", str(base), "--port", str(port)]
+    command += os.environ.get("COMFYUI_ARGS", "--cpu").split()
     log = (base / "log.txt").open("w")
     # what lies in this machine's cache must not decide what is tested
     place = os.environ | {"HF_HOME": str(base / "hub"), "HF_HUB_OFFLINE": "1"}
