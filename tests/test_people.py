@@ -99,13 +99,14 @@ def test_labels_stay_within_their_ranges():
     dynamics = torch.cat([each.dynamics for each in labels])
     assert pose.shape == (320, 6) and dynamics.shape == (320, 59)
     assert (pose[:, :3].abs() <= torch.tensor([0.62, 0.39, 0.32])).all()
-    assert pose[:, 3:5].abs().max() <= 0.2 and (pose[:, 5] - AVERAGE_LOG_SCALE).abs().max() <= 0.27
+    assert pose[:, 3:5].abs().max() <= 0.2 and (pose[:, 5] - AVERAGE_LOG_SCALE).abs().max() <= 0.47
     assert dynamics[:, :57].min() >= 0 and dynamics[:, :57].max() <= 1
     assert (dynamics[:, 57:].abs() <= torch.tensor([0.44, 0.27])).all()
     assert pose[:, 0].std() > 0.15
     sizes = torch.stack([each.head_pose[:, 5] for each in labels])
-    assert (sizes.amax(1) - sizes.amin(1)).max() <= 0.121
-    assert sizes.mean(1).std() > 0.04
+    away = (sizes - sizes.median(1, keepdim=True).values).abs()
+    assert away.max() <= 0.33 and 0.1 < (away > 0.1).float().mean() < 0.3, "some come close or draw back, most do not"
+    assert sizes.median(1).values.std() > 0.04
 
 
 def test_pose_range_narrows_the_pose():

@@ -193,3 +193,14 @@ def test_viseme_track_reads_segments():
     track = viseme_track(segments, 0.0, 10, 20.0).tolist()
     assert track[:2] == [0, 0] and track[2:6] == [VISEME_OF["aa"]] * 4
     assert track[6:8] == [VISEME_OF["m"]] * 2 and track[8:] == [0, 0]
+
+
+def test_rare_expressions_are_worth_learning():
+    """The best constant guess of a weight that is mostly 0 is its mean, not 0; all channels count in their own units."""
+    truth = torch.zeros(10, 59)
+    truth[0] = 1.0
+    spread = torch.full((59,), 0.3)
+    found = [losses.dynamics_loss(torch.full((10, 59), guess), truth, spread) for guess in (0.0, 0.1, 0.2)]
+    assert found[1] < found[0] and found[1] < found[2]
+    doubled = losses.dynamics_loss(torch.full((10, 59), 0.2), 2 * truth, 2 * spread)
+    assert torch.allclose(doubled, found[1])

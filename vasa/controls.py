@@ -95,7 +95,8 @@ class Controls:
             the left of the picture, positive pitch down. Default: into the camera. Constant or `Track`.
         distance: head distance, 1 = as in the portrait, 0.5 .. 2. Constant or `Track`.
         emotion: weight per name of `vasa.latents.EMOTIONS`, 0 .. 1. Default: neutral. Constant or `Track` of dicts.
-        guidance: guidance scale per condition (VASA-1, Eq. 2), 0 .. 5. Paper: audio 0.5, gaze 1.0.
+        guidance: guidance scale per condition (VASA-1, Eq. 2), 0 .. 5. Paper: audio 0.5, gaze 1.0;
+            audio 0.2 is the default, see docs/decisions.md.
         steps: denoising steps per window, 1 .. 1000.
         seed: random seed.
         head_pose: `HeadPose`.
@@ -112,7 +113,7 @@ class Controls:
     gaze: Angles2 | Track = (0.0, 0.0)
     distance: float | Track = 1.0
     emotion: dict[str, float] | Track = field(default_factory=dict)
-    guidance: dict[str, float] = field(default_factory=lambda: {"audio": 0.5, "gaze": 1.0})
+    guidance: dict[str, float] = field(default_factory=lambda: {"audio": 0.2, "gaze": 1.0})
     steps: int = 25
     seed: int = 0
     head_pose: HeadPose = field(default_factory=HeadPose)

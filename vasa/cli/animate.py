@@ -38,7 +38,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--guidance",
         type=weights_of(GUIDANCE, 5.0),
         metavar="NAME=SCALE,...",
-        help="0 .. 5 each, e.g. audio=0.5,gaze=1.0",
+        help="0 .. 5 each, e.g. audio=0.2,gaze=1.0",
     )
     _add_controls(parser)
     parser.add_argument(

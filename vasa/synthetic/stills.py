@@ -19,6 +19,7 @@ _POSE_DEVIATION = torch.tensor([0.26, 0.15, 0.11])
 _CALM_DEVIATION = torch.tensor([0.09, 0.06, 0.04])
 _GAZE_LIMIT = torch.tensor([0.436, 0.262])
 _SHIFT_LIMIT = 0.2
+_DISTANCE_LIMIT, _DISTANCE_SHARE = 0.26, 0.35
 _CALM_SHARE = 0.25
 
 
@@ -36,14 +37,18 @@ def sample_labels(
 
     Returns:
         Labels of T frames: t within +-0.2, log_s around the average framing with +-20 % between people and
-        +-6 % between frames, gaze within +-25 by +-15 degrees with lids that follow.
+        +-6 % between frames, but a third of the lively ones within +-26 %, as far as the distance may be asked for;
+        gaze within +-25 by +-15 degrees with lids that follow.
     """
     calm = torch.rand(frames, generator=generator) < calm_share
     deviation = torch.where(calm[:, None], _CALM_DEVIATION, _POSE_DEVIATION)
     angles = torch.randn(frames, 3, generator=generator) * deviation
     angles = torch.maximum(torch.minimum(angles, _POSE_LIMIT), -_POSE_LIMIT) * pose_range
     size = AVERAGE_LOG_SCALE + (0.1 * torch.randn((), generator=generator)).clamp(-0.2, 0.2)
-    sizes = size + (0.03 * torch.randn(frames, generator=generator)).clamp(-0.06, 0.06)
+    near = (0.03 * torch.randn(frames, generator=generator)).clamp(-0.06, 0.06)
+    far = (2 * torch.rand(frames, generator=generator) - 1) * _DISTANCE_LIMIT
+    moves = (torch.rand(frames, generator=generator) < _DISTANCE_SHARE) & ~calm
+    sizes = size + torch.where(moves, far, near)
     place = torch.tensor([0.07, 0.06]) * torch.randn(2, generator=generator)
     still = torch.cat([torch.zeros(frames, 3), place.expand(frames, 2), sizes[:, None]], dim=1)
     turned = turn_about_neck(still, angles)

@@ -80,6 +80,10 @@ class StillShards:
     def __len__(self) -> int:
         return len(self.index)
 
+    def spread(self) -> Tensor:
+        """Standard deviation of every channel of the dynamics over the people at hand, at least 0.02, [E]."""
+        return torch.cat([shard["dynamics"].flatten(0, 1).float() for shard in self.shards]).std(0).clamp_min(0.02)
+
     def pairs(self, batch_size: int, targets: int, generator: torch.Generator, size: int | None = None) -> PairBatch:
         """Random people, for each a source frame and `targets` other frames, all at random; half of them mirrored."""
         picks = torch.randint(len(self.index), (batch_size,), generator=generator).tolist()

@@ -51,6 +51,7 @@ def train_encoders(
     generator = torch.Generator().manual_seed(seed)
     shards = StillShards(data)
     held_out = StillShards(validation) if validation else None
+    spread = shards.spread()
     trainer = Trainer(Encoders(config), out, box, resume)
     device = trainer.accelerator.device
 
@@ -68,7 +69,7 @@ def train_encoders(
         noise = torch.randn(batch_size, 6, generator=generator) * torch.tensor([0.05, 0.05, 0.05, 0.03, 0.03, 0.05])
         with trainer.accelerator.autocast():
             head_pose, read = trainer.model(image.to(device), truth + noise.to(device))
-        losses = {"pose": (head_pose - truth).abs().mean() * 8, "dynamics": dynamics_loss(read, dynamics)}
+        losses = {"pose": (head_pose - truth).abs().mean() * 8, "dynamics": dynamics_loss(read, dynamics, spread)}
         trainer.descend(sum(losses.values()))
         return losses
 

@@ -97,6 +97,7 @@ def train_face(
     generator = torch.Generator().manual_seed(seed)
     shards = StillShards(data)
     held_out = StillShards(validation) if validation else None
+    spread = shards.spread()
     weights = weights or FaceLossWeights()
     sizes = config.face if closeups else replace(config.face, mouth_widths=(), eye_widths=())
     model = FaceModel(sizes)
@@ -131,7 +132,7 @@ def train_face(
         if encoders is None:
             losses["pose"] = weights.encoders * (pose_read - source.head_pose).abs().mean() * 2
             if supervised:
-                losses["dynamics"] = weights.encoders * dynamics_loss(dynamics_read, source.dynamics)
+                losses["dynamics"] = weights.encoders * dynamics_loss(dynamics_read, source.dynamics, spread)
         if judge is not None:
             losses |= _judged(judge, decoded, target, source, weights)
         if (weights.pair or weights.canonical) and index % 5 == 0:

@@ -19,7 +19,9 @@ from .loop import TimeBox, Trainer
 from .losses import dynamics_loss
 
 
-def reader_losses(reading: Reading, stills: Stills, head: nn.Linear, person: Tensor) -> dict[str, Tensor]:
+def reader_losses(
+    reading: Reading, stills: Stills, head: nn.Linear, person: Tensor, spread: Tensor
+) -> dict[str, Tensor]:
     """Supervised losses of every head of the reader; their sum is minimised."""
     emotion = emotion_of(stills.dynamics)
     cosine = F.linear(reading.identity, F.normalize(head.weight, dim=-1))
@@ -28,7 +30,7 @@ def reader_losses(reading: Reading, stills: Stills, head: nn.Linear, person: Ten
     return {
         "pose": (reading.head_pose - stills.head_pose).abs().mean() * 8,
         "landmarks": (reading.landmarks - stills.landmarks).abs().mean() * 20,
-        "dynamics": dynamics_loss(reading.dynamics, stills.dynamics),
+        "dynamics": dynamics_loss(reading.dynamics, stills.dynamics, spread),
         "emotion": -(emotion * reading.emotion).sum(-1).mean() * 0.3,
         "identity": named * 0.15 + likeness_loss(reading.identity, person) * 0.5,
     }
@@ -86,6 +88,7 @@ def train_reader(
     generator = torch.Generator().manual_seed(seed)
     shards = StillShards(data)
     held_out = StillShards(validation) if validation else None
+    spread = shards.spread()
     reader = FaceReader(ReaderConfig())
     trainer = Trainer(reader, out, box, resume)
     device = trainer.accelerator.device
@@ -109,7 +112,7 @@ def train_reader(
         with trainer.accelerator.autocast():
             rough = reader.find(image)
             reading = trainer.model(image, frame)
-        losses = reader_losses(reading, stills, people, person.to(device))
+        losses = reader_losses(reading, stills, people, person.to(device), spread)
         losses["rough"] = (rough - stills.head_pose).abs().mean() * 8
         losses["parts"] = (
             F.cross_entropy(reading.parts, _aligned_parts(stills.part, frame, reading.parts.shape[-1])) * 0.2
@@ -159,6 +162,8 @@ def score_readings(stills: Stills, head_pose: Tensor, dynamics: Tensor) -> dict[
         read, true = (x[:, i] - x[:, i].mean() for x in (dynamics, stills.dynamics))
         return float(F.cosine_similarity(read, true, dim=0))  # 0, not NaN, where nothing moves
 
+    shown, read = stills.dynamics[:, :-2], dynamics[:, :-2]
+    unexplained = (read - shown).square().sum() / (shown - shown.mean(0)).square().sum().clamp_min(1e-9)
     gaze = (dynamics[:, -2:] - stills.dynamics[:, -2:]).abs().mean()
     return {
         "val_yaw_deg": pose[0].rad2deg().item(),
@@ -169,5 +174,6 @@ def score_readings(stills: Stills, head_pose: Tensor, dynamics: Tensor) -> dict[
         "val_jaw_r": follows("jawOpen"),
         "val_blink_r": follows("eyeBlink_L"),
         "val_smile_r": follows("mouthSmile_L"),
+        "val_expression_r2": 1 - unexplained.item(),
         "val_gaze_deg": gaze.rad2deg().item(),
     }
