@@ -31,8 +31,13 @@ class MotionDiffusion(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def guidance(name: str, default: float, tooltip: str, **more: Any) -> Any:
-            return io.Float.Input(name, default=default, min=0.0, max=5.0, step=0.05, tooltip=tooltip, **more)
+        usual = Controls().guidance
+
+        def guidance(condition: str, tooltip: str, **more: Any) -> Any:
+            default = usual.get(condition, 0.0)
+            return io.Float.Input(
+                f"cfg_{condition}", default=default, min=0.0, max=5.0, step=0.05, tooltip=tooltip, **more
+            )
 
         return io.Schema(
             node_id="VASA_MotionDiffusion",
@@ -58,12 +63,10 @@ class MotionDiffusion(io.ComfyNode):
                 io.Int.Input(
                     "steps", default=25, min=1, max=1000, tooltip="Denoising steps per window; 10 is the fast setting."
                 ),
-                guidance("cfg_audio", 0.5, "How strictly the lips follow the sound (VASA-1: 0.5)."),
-                guidance("cfg_gaze", 1.0, "How strictly the gaze follows Control Signals (VASA-1: 1.0)."),
-                guidance(
-                    "cfg_distance", 0.0, "How strictly the distance is kept; 0 leaves it unguided.", advanced=True
-                ),
-                guidance("cfg_emotion", 0.0, "How strictly the emotion is shown; 0 leaves it unguided.", advanced=True),
+                guidance("audio", "How strictly the lips follow the sound (VASA-1: 0.5)."),
+                guidance("gaze", "How strictly the gaze follows Control Signals (VASA-1: 1.0)."),
+                guidance("distance", "How strictly the distance is kept; 0 leaves it unguided.", advanced=True),
+                guidance("emotion", "How strictly the emotion is shown; 0 leaves it unguided.", advanced=True),
                 io.Combo.Input(
                     "sampler",
                     options=list(SAMPLERS),

@@ -290,7 +290,7 @@ def test_comfyuis_audio_encoder_is_what_the_generator_hears_with(pack, public_mo
     assert free.loaded[0][0] == [public_model.managed, core.patcher], "both are brought to where they compute"
     engine = public_model.engine
     whole = type(engine)(replace(engine.models, audio=core.wav2vec2), engine.device, engine.dtype)
-    controls = sys.modules[f"{NAME}.vasa"].Controls(seed=0, steps=2)
+    controls = sys.modules[f"{NAME}.vasa"].Controls(seed=0, steps=2, guidance={"audio": 0.5, "gaze": 1.0})
     expected = whole.generate(speech.waveform, face.latents, controls)
     assert torch.allclose(made.vectors, expected.vectors, atol=1e-5)
     core.wav2vec2.encoder.feature_projection.projection.weight.normal_()
