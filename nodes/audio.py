@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .api import io
 from .engine import InputError, room
+from .hearing import CoreEncoder, check_hears
 from .host import SOUNDS, VIDEOS, host
 from .portrait import file_exists, file_hash
 from .sockets import CATEGORY, LoadedModel, ModelSocket, Speech, SpeechSocket
@@ -75,12 +76,18 @@ class AudioFeatures(io.ComfyNode):
             description="Prepares speech for Motion Diffusion: mono, 16 kHz, a good level, an exact number of frames. "
             "The features themselves are computed window by window while the motion is generated, so that a clip may "
             "have any length.",
-            search_aliases=["vasa audio", "wav2vec", "speech features"],
+            search_aliases=["vasa audio", "wav2vec", "speech features", "audio encoder"],
             inputs=[
                 ModelSocket.Input("model", tooltip="From Load VASA Model; it sets the frame rate."),
                 io.Audio.Input("audio", tooltip="Speech at any sample rate, mono or stereo."),
                 io.Float.Input("start_time", tooltip="Seconds of the clip that are left out at the start.", **seconds),
                 io.Float.Input("duration", tooltip="Seconds to use; 0 uses the whole clip.", **seconds),
+                io.AudioEncoder.Input(
+                    "audio_encoder",
+                    optional=True,
+                    tooltip="From Load Audio Encoder, for models trained on a public one that is not in their folder "
+                    "(vasa-1: wav2vec2-base-960h). Others, vasa-mini too, bring their own and refuse this.",
+                ),
             ],
             outputs=[
                 SpeechSocket.Output("audio_features", tooltip="For Motion Diffusion."),
@@ -91,7 +98,11 @@ class AudioFeatures(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: LoadedModel, audio: Any, start_time: float, duration: float) -> io.NodeOutput:
+    def execute(
+        cls, model: LoadedModel, audio: Any, start_time: float, duration: float, audio_encoder: Any = None
+    ) -> io.NodeOutput:
+        ears = None if audio_encoder is None else CoreEncoder(audio_encoder)
+        check_hears(model.engine, ears)
         waveform, rate = samples_of(audio)
         total = Fraction(waveform.shape[1], rate)
         if start_time >= total:
@@ -105,7 +116,7 @@ class AudioFeatures(io.ComfyNode):
             host().notice(notice)
         fps = float(model.engine.fps)
         frames = room("io.video").num_frames(Fraction(waveform.shape[1], rate), fps)
-        speech = Speech(heard.waveform, frames, fps)
+        speech = Speech(heard.waveform, frames, fps, ears)
         return io.NodeOutput(speech, {"waveform": waveform[None], "sample_rate": rate}, frames, fps)
 
 

@@ -104,12 +104,14 @@ class ComfyHost(Host):
     def manage(self, weights: nn.Module) -> Any:
         return comfy.model_patcher.ModelPatcher(weights, *self.places())
 
-    def ready(self, managed: Any, memory: int) -> torch.device:
-        management.load_models_gpu([managed], memory_required=memory)
+    def ready(self, managed: Any, memory: int, *others: Any) -> torch.device:
+        management.load_models_gpu([managed, *others], memory_required=memory)
         return managed.load_device
 
     def pictures(self, frames: Tensor) -> Tensor:
-        return frames.to(management.intermediate_device(), management.intermediate_dtype())
+        # ComfyUI 0.12 knows no other precision than this one
+        dtype = getattr(management, "intermediate_dtype", lambda: torch.float32)()
+        return frames.to(management.intermediate_device(), dtype)
 
 
 def _jpeg(picture: Tensor) -> tuple[str, Image.Image, int]:

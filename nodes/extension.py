@@ -20,10 +20,9 @@ NODES: tuple[type[io.ComfyNode], ...] = (
 class VasaExtension(ComfyExtension):
     """What ComfyUI asks for the nodes."""
 
-    async def on_load(self) -> None:
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
         from .sample_route import add_route
 
+        # not in `on_load`, which ComfyUI 0.12 never calls
         add_route()
-
-    async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return list(NODES)

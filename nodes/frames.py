@@ -46,7 +46,7 @@ def decoded(
     done = 0
     with model.on_device(model.batch_size(batch_size)) as engine:
         latents = face.on(engine)
-        course = placed(motion, latents)
+        course = engine.adopted(motion, latents)
         if shown_on is not None:
             latents = moved(shown_on, engine.device)
         for frames in engine.decode(latents, course, batch_size=model.batch_size(batch_size)):
@@ -56,12 +56,6 @@ def decoded(
             has_preview = before // PREVIEW_EVERY != done // PREVIEW_EVERY
             step(done, frames[-1] if has_preview else None)
             yield frames
-
-
-def placed(motion: Motion, latents: Any) -> Motion:
-    """The motion about the portrait's own pose, where both know one."""
-    rest = getattr(latents, "head_pose", None)
-    return motion if rest is None else room("motion.place").place(motion, rest[0].to(motion.head_pose))
 
 
 def manifest_of(model: LoadedModel, motion: Motion, mark: bool) -> dict[str, Any]:
@@ -78,9 +72,10 @@ def decode_inputs() -> list[Any]:
     ]
 
 
-def mark_input() -> Any:
+def mark_input(**more: Any) -> Any:
     return io.Boolean.Input(
         "mark",
+        **more,
         default=True,
         advanced=True,
         tooltip="Lay an invisible mark over the frames that says they were made by this software.",
@@ -259,6 +254,7 @@ class Disentangle(io.ComfyNode):
                     "show_portraits", default=True, tooltip="Begin with a row of the portraits themselves."
                 ),
                 batch_input(),
+                mark_input(optional=True),
             ],
             outputs=[
                 io.Image.Output("frames", tooltip="The grid: a column for each face."),
@@ -276,6 +272,7 @@ class Disentangle(io.ComfyNode):
         rows: list[str],
         show_portraits: list[bool],
         batch_size: list[int],
+        mark: list[bool] | None = None,
         **more: list[Face],
     ) -> io.NodeOutput:
         if len(motion) != 1:
@@ -283,6 +280,8 @@ class Disentangle(io.ComfyNode):
         loaded, course = model[0], motion[0]
         columns = [*faces, *(face for name in sorted(more) for face in more[name] or ())]
         parts = 1 if rows[0] == ROWS[0] else 3
+        # graphs from before there was a choice are marked like all others
+        lay_mark = room("provenance").mark if (mark or [True])[0] else lambda frames, origin: frames
         size, top, count = loaded.engine.size, int(show_portraits[0]), len(course)
         grid = host().pictures(torch.empty(count, (top + parts) * size, len(columns) * size, 3))
         step = host().steps(count * parts * len(columns))
@@ -294,7 +293,8 @@ class Disentangle(io.ComfyNode):
                 first = (column * parts + row) * count
                 down, done = slice((top + row) * size, (top + row + 1) * size), 0
                 for frames in decoded(loaded, face, part, batch_size[0], _shifted(step, first)):
-                    grid[done : done + len(frames), down, across] = frames.movedim(1, -1).to(grid)
+                    shown = lay_mark(frames, (across.start, down.start))
+                    grid[done : done + len(frames), down, across] = shown.movedim(1, -1).to(grid)
                     done += len(frames)
         return io.NodeOutput(grid, float(course.fps))
 
@@ -302,7 +302,7 @@ class Disentangle(io.ComfyNode):
 def _parts(motion: Motion, face: Face, model: LoadedModel) -> list[Motion]:
     """The motion on a face: all of it, its head pose with the portrait's own face, its face with the head at rest."""
     latents = face.on(model.engine)
-    whole = placed(motion, latents)
+    whole = model.engine.adopted(motion, latents)
     if not hasattr(latents, "facial_dynamics"):
         raise InputError(f"the engine {face.backend!r} cannot show head and face apart; choose rows motion")
     own_face = latents.facial_dynamics[0].to(whole.facial_dynamics).expand_as(whole.facial_dynamics)

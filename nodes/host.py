@@ -181,8 +181,8 @@ class Host:
         """Hand weights over to whoever moves them between devices."""
         return None
 
-    def ready(self, managed: Any, memory: int) -> torch.device | None:
-        """Bring managed weights to where they compute; None: they never moved."""
+    def ready(self, managed: Any, memory: int, *others: Any) -> torch.device | None:
+        """Bring managed weights, and those of others, to where they compute; None: they never moved."""
         return None
 
     def pictures(self, frames: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .api import io
 from .engine import InputError, Vasa, room
 from .host import host
-from .sockets import CATEGORY, LoadedModel, ModelSocket, weights_of
+from .sockets import CATEGORY, LoadedModel, ModelSocket, Weights
 
 
 class LoadModel(io.ComfyNode):
@@ -46,7 +46,7 @@ class LoadModel(io.ComfyNode):
         engine = Vasa.from_pretrained(choices[model], device=str(resting), precision="fp32")
         if device != "auto":
             engine.device = device
-        weights = weights_of(engine)
+        weights = Weights(engine)
         name = host().precision(precision, engine.device, sum(p.numel() for p in weights.parameters()))
         engine.dtype = room("pipeline").pick_precision(name, engine.device)
         return io.NodeOutput(LoadedModel(engine, model, host().manage(weights)))

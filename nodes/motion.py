@@ -31,15 +31,21 @@ class MotionDiffusion(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def guidance(name: str, default: float, tooltip: str, **more: Any) -> Any:
-            return io.Float.Input(name, default=default, min=0.0, max=5.0, step=0.05, tooltip=tooltip, **more)
+        usual = Controls().guidance
+
+        def guidance(condition: str, tooltip: str, **more: Any) -> Any:
+            default = usual.get(condition, 0.0)
+            return io.Float.Input(
+                f"cfg_{condition}", default=default, min=0.0, max=5.0, step=0.05, tooltip=tooltip, **more
+            )
 
         return io.Schema(
             node_id="VASA_MotionDiffusion",
             display_name="Motion Diffusion",
             category=CATEGORY,
-            description="Generates head pose and facial dynamics for the speech, in windows, for a clip of any length.",
-            search_aliases=["vasa sampler", "audio to motion", "lip sync", "talking head"],
+            description="Generates head pose and facial dynamics for the speech, in windows, for a clip of any length. "
+            "Connect previous_motion to go on from another clip without a jump.",
+            search_aliases=["vasa sampler", "audio to motion", "lip sync", "talking head", "continue motion"],
             inputs=[
                 ModelSocket.Input("model", tooltip="From Load VASA Model."),
                 FaceSocket.Input(
@@ -57,12 +63,10 @@ class MotionDiffusion(io.ComfyNode):
                 io.Int.Input(
                     "steps", default=25, min=1, max=1000, tooltip="Denoising steps per window; 10 is the fast setting."
                 ),
-                guidance("cfg_audio", 0.5, "How strictly the lips follow the sound (VASA-1: 0.5)."),
-                guidance("cfg_gaze", 1.0, "How strictly the gaze follows Control Signals (VASA-1: 1.0)."),
-                guidance(
-                    "cfg_distance", 0.0, "How strictly the distance is kept; 0 leaves it unguided.", advanced=True
-                ),
-                guidance("cfg_emotion", 0.0, "How strictly the emotion is shown; 0 leaves it unguided.", advanced=True),
+                guidance("audio", "How strictly the lips follow the sound (VASA-1: 0.5)."),
+                guidance("gaze", "How strictly the gaze follows Control Signals (VASA-1: 1.0)."),
+                guidance("distance", "How strictly the distance is kept; 0 leaves it unguided.", advanced=True),
+                guidance("emotion", "How strictly the emotion is shown; 0 leaves it unguided.", advanced=True),
                 io.Combo.Input(
                     "sampler",
                     options=list(SAMPLERS),
@@ -71,6 +75,12 @@ class MotionDiffusion(io.ComfyNode):
                     tooltip="ddim as in the paper; dpm++ comes closer to it in few steps.",
                 ),
                 ControlsSocket.Input("controls", optional=True, tooltip="From Control Signals; default: none."),
+                MotionSocket.Input(
+                    "previous_motion",
+                    optional=True,
+                    tooltip="The motion of the clip before, made with the same model: this one goes on from its last "
+                    "frames without a jump.",
+                ),
             ],
             outputs=[MotionSocket.Output("motion", tooltip="One head pose and face for every frame.")],
         )
@@ -89,6 +99,7 @@ class MotionDiffusion(io.ComfyNode):
         cfg_emotion: float,
         sampler: str,
         controls: Controls | None = None,
+        previous_motion: Motion | None = None,
     ) -> io.NodeOutput:
         scales = dict(zip(CONDITIONS, (cfg_audio, cfg_gaze, cfg_distance, cfg_emotion), strict=True))
         guidance = {name: scale for name, scale in scales.items() if scale > 0}
@@ -100,8 +111,10 @@ class MotionDiffusion(io.ComfyNode):
             step = step or host().steps(total)
             step(done)
 
-        with model.on_device() as engine:
-            motion = engine.generate(audio_features.waveform, face.on(engine), wanted, progress=progress)
+        with model.on_device(ears=audio_features.ears) as engine:
+            motion = engine.generate(
+                audio_features.waveform, face.on(engine), wanted, previous=previous_motion, progress=progress
+            )
         if len(motion) != audio_features.frames:
             raise InputError(
                 f"the model made {len(motion)} frames for speech of {audio_features.frames} frames at "
@@ -232,9 +245,9 @@ class EditMotion(io.ComfyNode):
         pose_from: Motion | None = None,
         append: Motion | None = None,
     ) -> io.NodeOutput:
-        edit = room("motion.edit")
+        edit, names = room("motion.edit"), names_of(motion)
         if pose_from is not None:
-            motion = edit.swap(pose_from, motion)
+            motion = edit.swap(pose_from, motion, names)
         if smooth_head > 0:
             motion = edit.smooth_pose(motion, smooth_head)
         if speed != 1:
@@ -242,7 +255,7 @@ class EditMotion(io.ComfyNode):
         if loop:
             motion = edit.loop(motion, overlap, loop)
         if append is not None:
-            motion = edit.splice(motion, append, overlap)
+            motion = edit.splice(motion, append, overlap, names)
         return io.NodeOutput(motion)
 
 
@@ -328,6 +341,12 @@ class MotionFromVideo(io.ComfyNode):
         sound = room("io.video").read_video(path).audio
         audio = sound and {"waveform": sound.waveform[None, None], "sample_rate": sound.sample_rate}
         return io.NodeOutput(on_cpu(motion), audio)
+
+
+def names_of(motion: Motion) -> tuple[str, ...]:
+    """Meaning of a motion's dynamics channels, which files carry and sockets do not."""
+    names = room("latents").DYNAMICS
+    return names if motion.backend == "vasa" and motion.facial_dynamics.shape[-1] == len(names) else ()
 
 
 def on_cpu(motion: Motion) -> Motion:

@@ -136,8 +136,6 @@ class ComfyNode:
 class ComfyExtension:
     """Base of the pack."""
 
-    async def on_load(self) -> None: ...
-
 
 def node_info(schema: Schema) -> dict[str, Any]:
     """A schema in the form of `/object_info`."""

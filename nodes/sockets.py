@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .api import io
 from .engine import InputError
+from .hearing import CoreEncoder
 from .host import host
 
 CATEGORY = "VASA"
@@ -42,13 +43,18 @@ class LoadedModel:
     managed: Any = None
 
     @contextmanager
-    def on_device(self, batch_size: int = 1) -> Iterator[Any]:
-        """The engine with its weights in place, ready for batches of that many pictures."""
+    def on_device(self, batch_size: int = 1, ears: CoreEncoder | None = None) -> Iterator[Any]:
+        """The engine with its weights in place, ready for batches of that many pictures.
+
+        Args:
+            batch_size: pictures at a time.
+            ears: what it is to hear with instead of its own audio encoder.
+        """
         memory = batch_size * self.engine.size**2 * BYTES_PER_PIXEL
-        device = host().ready(self.managed, memory)
+        device = host().ready(self.managed, memory, *(() if ears is None else (ears.managed,)))
         if device is not None:
             self.engine.device = device
-        yield self.engine
+        yield self.engine if ears is None else self.engine.hearing(ears)
 
     def batch_size(self, wanted: int) -> int:
         """Frames at a time; 0 becomes 1 where a frame takes long (so that Stop is quick), 8 on a GPU."""
@@ -104,11 +110,13 @@ class Speech:
         waveform: mono 16 kHz in [-1, 1], [N].
         frames: video frames that cover it: ceil(seconds * fps).
         fps: frames per second.
+        ears: ComfyUI's audio encoder, where the user connected one.
     """
 
     waveform: Tensor
     frames: int
     fps: float
+    ears: CoreEncoder | None = None
 
 
 def moved(value: Any, device: torch.device | str) -> Any:
@@ -120,11 +128,24 @@ def moved(value: Any, device: torch.device | str) -> Any:
     return value
 
 
-def weights_of(engine: Any) -> nn.Module:
-    """Every module of an engine under one roof, so that they are moved together."""
-    models = getattr(engine, "models", engine)
-    found = {one.name: getattr(models, one.name) for one in fields(models)} if is_dataclass(models) else vars(models)
-    return nn.ModuleDict({name: module for name, module in found.items() if isinstance(module, nn.Module)})
+class Weights(nn.ModuleDict):
+    """Every module of an engine under one roof, so that they are moved together.
+
+    When they are, as ComfyUI does to make room, what the engine made of them on the old device is let go too.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        models = engine.models
+        found = (
+            {one.name: getattr(models, one.name) for one in fields(models)} if is_dataclass(models) else vars(models)
+        )
+        super().__init__({name: module for name, module in found.items() if isinstance(module, nn.Module)})
+        self.engine = engine
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Weights:
+        super()._apply(*args, **kwargs)
+        self.engine.release()
+        return self
 
 
 def as_pictures(images: Tensor) -> Tensor:

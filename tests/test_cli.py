@@ -201,7 +201,7 @@ class FakeVasa:
         assert picture.shape == (3, 32, 32)
         return picture
 
-    def generate(self, waveform, face, controls, progress=None):
+    def generate(self, waveform, face, controls, previous=None, progress=None):
         total = -(-len(waveform) * 25 // 16000)
         for step in range(controls.steps):
             if progress is not None:

@@ -3,6 +3,7 @@
 The server is a process of its own with its own folders; nothing of it is imported here.
 """
 
+import copy
 import json
 import os
 import shutil
@@ -11,11 +12,18 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from vasa import checkpoint
+from vasa.config import TINY, AudioConfig
 from vasa.io.video import read_video
+from vasa.motion.transformer import Denoiser
 from vasa.nodes import describe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,9 +85,12 @@ def server(tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     python = os.environ.get("COMFYUI_PYTHON", "python3")
-    command = [python, "main.py", "--cpu", "--disable-api-nodes", "--base-directory", str(base), "--port", str(port)]
+    command = [python, "main.py", "--disable-api-nodes", "--base-directory", str(base), "--port", str(port)]
+    command += os.environ.get("COMFYUI_ARGS", "--cpu").split()
     log = (base / "log.txt").open("w")
-    process = subprocess.Popen(command, cwd=COMFYUI, stdout=log, stderr=subprocess.STDOUT)
+    # what lies in this machine's cache must not decide what is tested
+    place = os.environ | {"HF_HOME": str(base / "hub"), "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(command, cwd=COMFYUI, env=place, stdout=log, stderr=subprocess.STDOUT)
     one, end = Server(base, port), time.monotonic() + WAIT
     try:
         while True:
@@ -156,6 +167,59 @@ def test_another_seed_runs_only_what_depends_on_it(server):
     assert set(cached) == {"1", "2", "3", "4", "5"}
 
 
+def test_another_previous_motion_runs_what_depends_on_it(server):
+    """The second of two chained clips: its key in ComfyUI's cache holds the first one's."""
+    prompt = small("long", seed=200)
+    (diffusion,) = [name for name, node in prompt.items() if node["class_type"] == "VASA_MotionDiffusion"]
+    second = copy.deepcopy(prompt[diffusion])
+    prompt["before"] = prompt[diffusion]
+    prompt[diffusion] = second
+    second["inputs"]["previous_motion"] = ["before", 0]
+    joined = server.run(prompt)
+    assert len(list(read_video(video_of(server, joined)).frames)) == 10
+
+    def cached(history):
+        return next(m[1]["nodes"] for m in history["status"]["messages"] if m[0] == "execution_cached")
+
+    prompt["before"]["inputs"]["seed"] = 201
+    assert not {"before", diffusion} & set(cached(server.run(prompt)))
+    second["inputs"]["seed"] = 202
+    kept = cached(server.run(prompt))
+    assert "before" in kept and diffusion not in kept
+
+
+def test_comfyuis_own_audio_encoder_is_heard_and_refused_where_it_means_nothing(server):
+    """A random Wav2Vec2 of the public size, and a small model whose generator wants one."""
+    torch.manual_seed(0)
+    audio = AudioConfig()
+    encoder = Wav2Vec2Model(Wav2Vec2Config())
+    folder = server.base / "models" / "audio_encoders"
+    folder.mkdir(exist_ok=True)
+    state = {f"wav2vec2.{name}": value.half().contiguous() for name, value in encoder.state_dict().items()}
+    save_file(state, folder / "wav2vec2.safetensors")
+    tiny = ROOT / "tests" / "data" / "tiny"
+    face = checkpoint.load(tiny).face
+    motion = Denoiser(TINY.motion, TINY.motion_dim, audio.feature_dim + 1)
+    checkpoint.save(server.base / "models" / "vasa" / "public", replace(TINY, audio=audio), {"face": face})
+    checkpoint.save(server.base / "models" / "vasa" / "public", replace(TINY, audio=audio), {"motion": motion})
+
+    prompt = small("basic", model="public")
+    kinds = {node["class_type"]: name for name, node in prompt.items()}
+    features = prompt[kinds["VASA_AudioFeatures"]]["inputs"]
+    prompt["ears"] = {"class_type": "AudioEncoderLoader", "inputs": {"audio_encoder_name": "wav2vec2.safetensors"}}
+
+    def refused():
+        kind, facts = server.finished(server.queue(prompt))["status"]["messages"][-1]
+        assert kind == "execution_error" and facts["node_type"] == "VASA_AudioFeatures"
+        return facts["exception_message"]
+
+    assert "models/audio_encoders" in refused()
+    features["audio_encoder"] = ["ears", 0]
+    assert len(list(read_video(video_of(server, server.run(prompt))).frames)) == 10
+    prompt[kinds["VASA_LoadModel"]]["inputs"]["model"] = "tiny"
+    assert "an audio encoder of its own" in refused()
+
+
 def test_stop_ends_a_long_diffusion(server):
     prompt_id = server.queue(small("long", steps=1000, duration=8.0, seed=7))
     end = time.monotonic() + WAIT
@@ -207,6 +271,8 @@ def test_templates_help_pages_and_texts_are_served(server):
             assert picture.read(2) == b"\xff\xd8"
     with urllib.request.urlopen(f"{server.url}/extensions/any-name/docs/VASA_LoadModel.md") as page:
         assert page.read().startswith(b"# Load VASA Model")
+    with urllib.request.urlopen(f"{server.url}/extensions/any-name/docs/VASA_LoadModel/zh.md") as page:
+        assert page.read().decode().startswith("# 加载 VASA 模型")
     texts = server.get("/i18n")
     assert texts["zh"]["nodeDefs"]["VASA_EncodeFace"]["display_name"] == "编码人脸"
     blueprints = [one for one in server.get("/global_subgraphs").values() if "any-name" in json.dumps(one)]

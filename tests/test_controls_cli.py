@@ -14,6 +14,7 @@ from vasa.cli import main
 from vasa.controls import Blink, Controls, HeadPose
 from vasa.errors import InputError
 from vasa.io.video import VideoWriter, read_manifest, read_video
+from vasa.motion_file import load_motion
 from vasa.repeat import recipe_of
 
 TINY = Path(__file__).parent / "data" / "tiny"
@@ -66,6 +67,26 @@ def test_a_video_is_made_again_like_an_earlier_one(portrait, speech, tmp_path, c
     changed = recipe_of(other)
     assert changed.controls.seed == 10 and changed.crop == "none" and changed.fps == 20
     assert changed.controls.gaze == Controls.from_json(CONTROLS).gaze
+
+
+def test_a_clip_goes_on_from_a_motion_file(portrait, speech, tmp_path, capsys):
+    usual = ["animate", str(portrait), str(speech), "--device", "cpu", "--model", str(TINY), "--crop", "none"]
+    usual += ["--steps", "2"]
+    video, second, again = (str(tmp_path / name) for name in ("a.mp4", "b.mp4", "c.mp4"))
+    files = [str(tmp_path / f"{name}.safetensors") for name in "abc"]
+    assert main([*usual, "-o", video, "--save-motion", files[0]]) == 0
+    assert main([*usual, "-o", second, "--seed", "1", "--continue-motion", files[0], "--save-motion", files[1]]) == 0
+    a, b = (load_motion(path) for path in files[:2])
+    inside = torch.cat([a.head_pose.diff(dim=0), b.head_pose.diff(dim=0)]).abs().amax(0).clamp_min(1e-4)
+    assert ((b.head_pose[0] - a.head_pose[-1]).abs() < 0.6 * inside).all()
+    capsys.readouterr()
+    assert main([*usual, "-o", again, "--like", second]) == 2
+    assert "went on from a motion; name that one with --continue-motion" in capsys.readouterr().err
+    like = ["--like", second, "--continue-motion", files[0], "--save-motion", files[2]]
+    assert main([*usual, "-o", again, *like]) == 0
+    assert torch.equal(load_motion(files[2]).vectors, b.vectors)
+    assert main([*usual, "-o", again, "--continue-motion", str(portrait)]) == 2
+    assert "motion" in capsys.readouterr().err
 
 
 def asked(monkeypatch, *flags: str) -> dict:

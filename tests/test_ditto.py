@@ -242,6 +242,11 @@ def test_speech_becomes_frames(engine, face, motion):
     assert motion.facial_dynamics.std(0).max() > 1e-3
 
 
+def test_a_given_motion_cannot_be_continued(engine, face, motion):
+    with pytest.raises(InputError, match="Ditto's generator cannot go on from a given motion; leave the previous"):
+        engine.generate(SPEECH, face, Controls(steps=3, seed=1), plan=PLAN, previous=motion)
+
+
 def test_movement_is_about_the_portraits_own_face(engine, face, motion):
     made = engine.generator_for(face)
     assert engine.generator_for(face) is made and made.rest.shape == (69,)

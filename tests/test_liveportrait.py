@@ -1,6 +1,7 @@
 """The LivePortrait backend: networks against golden figures of the published modules, and the engine around them."""
 
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -335,6 +336,25 @@ def test_motion_moves_another_portrait_about_its_own_rest(engine, face, motion):
     assert engine.adopted(motion, face) is motion
 
 
+def test_what_was_placed_can_be_drawn_again(engine, face, motion):
+    drawn = engine.drawable(motion, face)
+    assert torch.allclose(engine.placed(drawn, face).vectors, motion.vectors, atol=1e-5)
+    assert (drawn - motion.vectors).abs().max() > 0.01, "the portrait is not the generator's rest"
+
+
+def test_a_clip_goes_on_from_a_motion_of_any_portrait(engine, face, motion):
+    other = engine.encode(inputs("somebody", 3, 64, 64).sigmoid())
+    plan, controls = WindowPlan(20, 4, 9, 0), Controls(steps=3, seed=2)
+    for portrait in (face, other):
+        before = engine.adopted(motion, portrait)
+        apart = engine.generate(SPEECH, portrait, controls, plan=plan)
+        joined = engine.generate(SPEECH, portrait, controls, plan=plan, previous=motion)
+        assert len(joined) == 50 and joined.backend == BACKEND
+        largest = torch.cat([before.vectors.diff(dim=0), joined.vectors.diff(dim=0)]).abs().amax(0).clamp_min(1e-4)
+        gap, step = ((one.vectors[0] - before.vectors[-1]).abs() / largest for one in (apart, joined))
+        assert step.max() < 1.2 < gap.max()
+
+
 def test_parts_of_the_face_can_come_from_a_video(engine, face, motion):
     seen = replace(motion, facial_dynamics=motion.facial_dynamics + 1, head_pose=motion.head_pose + 0.1)
     mixed = blend(motion, seen, ("mouth",), engine.config.face.dynamics_names)
@@ -435,6 +455,14 @@ def test_recorded_decoding_gives_the_same_frames_and_notices_other_weights(engin
         changed = torch.cat(list(own.decode(face, motion[:4], batch_size=2)))
         bias.sub_(0.5)
     assert len(made) == 2 and not torch.allclose(changed, plain, atol=1e-3)
+
+
+def test_what_is_let_go_is_made_again(engine, face, motion):
+    before = torch.cat(list(engine.decode(face, motion[:2])))
+    recorded = weakref.ref(engine._drawing())
+    engine.release()
+    assert recorded() is None
+    assert torch.equal(torch.cat(list(engine.decode(face, motion[:2]))), before)
 
 
 def test_too_little_memory_halves_the_batch(engine, face, motion, monkeypatch):

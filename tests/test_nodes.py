@@ -12,7 +12,7 @@ from vasa.nodes.audio import AudioFeatures, LoadSpeech
 from vasa.nodes.controls import ControlsFromJSON, ControlSignals
 from vasa.nodes.frames import DecodeFrames, DecodeVideo, Disentangle, PasteBack
 from vasa.nodes.model import LoadModel
-from vasa.nodes.motion import EditMotion, LoadMotion, MotionDiffusion, MotionFromVideo, SaveMotion
+from vasa.nodes.motion import EditMotion, LoadDrivingVideo, LoadMotion, MotionDiffusion, MotionFromVideo, SaveMotion
 from vasa.nodes.portrait import CropPortrait, EncodeFace, LoadPortrait
 
 from vasa import Controls, InputError, Motion
@@ -78,7 +78,26 @@ def test_everything_has_a_tooltip_and_a_help_page(name):
     assert [o.id for o in schema.outputs if not o.tooltip or not o.id] == []
     assert schema.category == "VASA" and schema.description and schema.search_aliases
     page = (ROOT / "web" / "docs" / f"{name}.md").read_text()
-    assert page.startswith(f"# {schema.display_name}\n") and len(page) > 300
+    assert page.startswith(f"# {schema.display_name}\n\n{schema.description}\n") and len(page) > 300
+    told = {one.id: one.settings["tooltip"] for one in schema.inputs}
+    listed = [f"- **{key}**: {tip}" for key, tip in told.items()] + [
+        f"- **{o.id}**: {o.tooltip}" for o in schema.outputs
+    ]
+    assert [line for line in listed if line not in page.splitlines()] == []
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_chinese_help_page_says_what_the_chinese_texts_say(name):
+    """The editor asks for docs/NODE/zh.md before docs/NODE.md."""
+    chinese = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text())[name]
+    page = (ROOT / "web" / "docs" / name / "zh.md").read_text()
+    assert page.startswith(f"# {chinese['display_name']}\n\n{chinese['description']}\n")
+    ids = [o.id for o in SCHEMAS[name].outputs]
+    listed = [f"- **{key}**（{said['name']}）：{said['tooltip']}" for key, said in chinese.get("inputs", {}).items()]
+    listed += [f"- **{ids[int(i)]}**（{said['name']}）：{said['tooltip']}" for i, said in chinese["outputs"].items()]
+    assert [line for line in listed if line not in page.splitlines()] == []
+    own_words = page.split("## ")[0].removeprefix(f"# {chinese['display_name']}\n\n{chinese['description']}")
+    assert len(re.findall("[\u4e00-\u9fff]", own_words)) > 30
 
 
 def test_node_ids_are_literal_and_carry_the_packs_prefix():
@@ -289,6 +308,13 @@ def test_guidance_steps_and_controls_reach_the_generator(here, model, face):
         assert not torch.equal(motion_of(model, face, **change).vectors, plain), change
 
 
+def test_guidance_starts_where_the_command_line_does():
+    usual = Controls().guidance
+    for name in ("audio", "gaze", "distance", "emotion"):
+        widget = SCHEMAS["VASA_MotionDiffusion"].input(f"cfg_{name}")
+        assert widget.settings["default"] == usual.get(name, 0.0)
+
+
 def test_progress_counts_denoising_steps(here, model, face):
     seen = []
     here.report = lambda title, done, total: seen.append((done, total))
@@ -305,6 +331,42 @@ def test_a_stopped_diffusion_ends_at_the_next_step(here, model, face):
     here.report = stop
     with pytest.raises(KeyboardInterrupt):
         motion_of(model, face, 0.4, steps=9)
+
+
+def test_a_motion_of_another_portrait_is_appended_with_its_gaze(here, model, face):
+    """The eyes turn back by what the head is turned on the first one's shoulders."""
+    from dataclasses import replace
+
+    from vasa.latents import DYNAMICS
+    from vasa.motion.edit import splice
+
+    motion = motion_of(model, face)
+    other = replace(motion, rest=motion.rest + torch.tensor([0.2, 0.1, 0, 0, 0, 0]))
+    joined = EditMotion.execute(motion, 1.0, 0.0, 0, 0, append=other)[0]
+    assert torch.equal(joined.vectors, splice(motion, other, 0, DYNAMICS).vectors)
+    assert not torch.equal(joined.vectors, splice(motion, other, 0).vectors)
+
+
+def test_chained_clips_join_without_a_jump(here, model, face):
+    """Two clips in a graph: the second goes on from the first, and Edit Motion puts them behind one another."""
+    first = motion_of(model, face, 1.0)
+    second = motion_of(model, face, 1.0, seed=1, previous_motion=first)
+    plain = dict(speed=1.0, smooth_head=0.0, loop=0, overlap=0)
+    both = EditMotion.execute(first, **plain, append=second)[0]
+    assert len(second) == 25 and torch.equal(both.vectors, torch.cat([first.vectors, second.vectors]))
+    steps = both.head_pose.diff(dim=0).abs()
+    assert (steps[24] < steps.amax(0)).all(), "the step between the clips is like any other"
+    again = motion_of(model, face, 1.0, seed=1, previous_motion=first)
+    assert torch.equal(again.vectors, second.vectors) and second.head_pose.device.type == "cpu"
+    assert not torch.equal(motion_of(model, face, 1.0, seed=1).vectors, second.vectors)
+
+
+def test_a_previous_motion_of_another_model_is_refused(here, model, face):
+    from dataclasses import replace
+
+    other = replace(motion_of(model, face), backend="other")
+    with pytest.raises(InputError, match="made for the backend 'other', the model is 'vasa'"):
+        motion_of(model, face, previous_motion=other)
 
 
 def test_a_motion_is_saved_and_loaded_again(here, model, face):
@@ -380,6 +442,17 @@ def test_faces_and_motions_of_another_engine_are_refused(here, model, face):
         DecodeFrames.execute(model, face, replace(motion, backend="other"), 1, False)
 
 
+def test_a_motion_is_shown_on_another_face_as_its_engine_adopts_it(here, model, face, monkeypatch):
+    motion, seen = motion_of(model, face), []
+    adopted = model.engine.adopted
+    monkeypatch.setattr(model.engine, "adopted", lambda *given: seen.append(adopted(*given)) or seen[-1])
+    decode = model.engine.decode
+    monkeypatch.setattr(model.engine, "decode", lambda f, m, **more: seen.append(m) or decode(f, m, **more))
+    other = EncodeFace.execute(model, noise(1, 64, 64, 3, seed=8))[0][0]
+    DecodeFrames.execute(model, other, motion, 0, False)
+    assert seen[0] is seen[1] and torch.equal(seen[0].rest, other.latents.head_pose[0])
+
+
 def test_a_video_is_written_frame_by_frame(here, model, face):
     from vasa.io.video import read_video
 
@@ -411,6 +484,7 @@ def test_one_motion_on_several_faces_is_a_grid(here, model):
     third = EncodeFace.execute(model, noise(1, 64, 64, 3, seed=9))[0]
     motion = motion_of(model, faces[0])
     row = dict(model=[model], motion=[motion], rows=["motion"], show_portraits=[False], batch_size=[0])
+    row |= {"mark": [False]}
     grid, fps = Disentangle.execute(**row, faces=faces, faces_2=third).args
     assert grid.shape == (10, 64, 192, 3) and fps == 25.0
     alone, _ = DecodeFrames.execute(model, third[0], motion, 0, False).args
@@ -435,6 +509,78 @@ def test_a_video_drives_a_face(here, model, tmp_path):
     assert len(motion) == 5 and motion.fps == 25.0 and motion.rest is not None and audio is None
 
 
+def test_a_grid_is_marked_like_any_other_video(here, model, face):
+    from vasa.provenance import mark as marked
+
+    given = dict(
+        model=[model], motion=[motion_of(model, face)], faces=[face, face], rows=["motion"], show_portraits=[True],
+        batch_size=[4],
+    )  # fmt: skip
+    plain = Disentangle.execute(**given, mark=[False])[0]
+    for choice in ({}, {"mark": [True]}):
+        grid = Disentangle.execute(**given, **choice)[0]
+        assert torch.equal(grid[:, :64], plain[:, :64]), "the portraits are the user's own"
+        laid = (grid - plain)[:, 64:]
+        whole = (marked(plain.movedim(-1, 1)).movedim(1, -1) - plain)[:, 64:]
+        assert torch.corrcoef(torch.stack([laid.flatten(), whole.flatten()]))[0, 1] > 0.95, "one pattern for the grid"
+
+
+def test_a_timeline_goes_on_from_json():
+    (before,) = ControlsFromJSON.execute('{"version": 1, "steps": 9, "emotion": {"happy": 0.5, "sad": 0.2}}').args
+    after = signals(start=1.0, transition=0.0, previous=before, gaze_yaw=10.0, emotion="angry")
+    curves = after.curves(50)
+    assert curves.emotion[24, [1, 2, 3]].tolist() == pytest.approx([0.5, 0.2, 0.0])
+    assert curves.emotion[30, 3] == pytest.approx(0.8) and curves.gaze[24, 0] == 0 != curves.gaze[30, 0]
+
+
+# --- stop
+
+
+def everything_that_takes_time(model, face, folder):
+    """Name -> (work, steps until it may end)."""
+    from vasa.nodes.core_video import VideoFromFile
+
+    from vasa.io.image import load_image
+    from vasa.io.video import VideoWriter
+
+    with VideoWriter(folder / "driver.mp4", (320, 320), 25) as writer:
+        picture = load_image(ROOT / "examples" / "portrait.png").pixels[:, ::2, ::2]
+        for _ in range(20):
+            writer.write(picture)
+    motion, pictures = motion_of(model, face), noise(3, 64, 64, 3)
+    framing = CropPortrait.execute(pictures[:1], "center", **SQUARE, model=model)[1][0]
+    faces = dict(model=[model], motion=[motion], faces=[face, face], rows=["motion"], show_portraits=[False])
+    return {
+        "diffusion": (lambda: motion_of(model, face, steps=9), 1),
+        "encoding": (lambda: EncodeFace.execute(model, pictures), 1),
+        "cropping": (lambda: CropPortrait.execute(pictures, "center", **SQUARE, model=model), 1),
+        "frames": (lambda: DecodeFrames.execute(model, face, motion, 0, True), 1),
+        "video": (lambda: DecodeVideo.execute(model, face, motion, 0, True), 1),
+        "pasted video": (lambda: DecodeVideo.execute(model, face, motion, 0, True, crop=framing), 1),
+        "grid": (lambda: Disentangle.execute(**faces, batch_size=[0]), 1),
+        "pasting": (lambda: PasteBack.execute(pictures, framing, False, 0.04), 1),
+        "driver": (lambda: MotionFromVideo.execute(model, VideoFromFile(folder / "driver.mp4"), True), 8),
+    }
+
+
+def test_stop_is_obeyed_everywhere_within_one_step_or_frame(here, model, face, tmp_path):
+    """Motion From Video reads eight frames at a time."""
+    for name, (work, step) in everything_that_takes_time(model, face, tmp_path).items():
+        told = []
+
+        def stop(title, done, total, told=told, step=step, name=name):
+            assert not told, f"{name} went on"
+            if done:
+                told.append(done)
+                raise KeyboardInterrupt
+            assert total > step, name
+
+        here.report = stop
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert told == [step], name
+
+
 # --- files that a workflow names
 
 
@@ -447,7 +593,8 @@ def test_names_that_leave_their_folder_are_refused(here, name):
     (here.inputs.parent / "secret.png").write_bytes(b"secret")
     with pytest.raises(InputError, match="leads out of its folder"):
         here.input_path(name)
-    assert "leads out" in LoadPortrait.validate_inputs(name)
+    for node in (LoadPortrait, LoadSpeech, LoadMotion, LoadDrivingVideo):
+        assert "leads out" in node.validate_inputs(name), node
     if not name.endswith("]"):
         with pytest.raises(InputError, match="leads out of its folder"):
             here.output_path(name, ".mp4")

@@ -5,11 +5,16 @@ import importlib.util
 import os
 import sys
 import types
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from vasa.audio import AudioEncoder
+from vasa.config import TINY as TINY_CONFIG
 from vasa.nodes import core_video, describe, schema
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +39,7 @@ class Comfy:
     def __init__(self, base):
         self.base, self.stopped, self.loaded, self.bars = base, False, [], []
         self.dtype, self.device = torch.float32, torch.device("cpu")
+        self.routes = {}
         for name in ("input", "output", "temp", "models"):
             (base / name).mkdir()
 
@@ -87,7 +93,16 @@ class Comfy:
         latest = types.ModuleType("comfy_api.latest")
         latest.io, latest.ui, latest.ComfyExtension = schema.io, schema.ui, schema.ComfyExtension
         latest.InputImpl = types.SimpleNamespace(VideoFromFile=core_video.VideoFromFile)
+        server, http = types.ModuleType("server"), types.ModuleType("aiohttp")
+
+        def get(path):
+            return lambda handler: self.routes.setdefault(path, handler)
+
+        instance = types.SimpleNamespace(routes=types.SimpleNamespace(get=get))
+        server.PromptServer = types.SimpleNamespace(instance=instance)
+        http.web = types.SimpleNamespace(FileResponse=Path, HTTPNotFound=FileNotFoundError)
         return {
+            "server": server, "aiohttp": http,
             "folder_paths": paths, "comfy": comfy, "comfy.model_management": management, "comfy.utils": tools,
             "comfy.model_patcher": patcher, "comfy_api": types.ModuleType("comfy_api"), "comfy_api.latest": latest,
         }  # fmt: skip
@@ -100,6 +115,7 @@ def comfy(tmp_path_factory):
     before = dict(sys.modules)
     sys.modules.update(one.modules())
     yield one
+    sys.modules.update({name: module for name, module in before.items() if name in ("aiohttp", "server")})
     for name in set(sys.modules) - set(before):
         if name.startswith(NAME) or name in one.modules():
             del sys.modules[name]
@@ -184,6 +200,20 @@ def test_weights_are_handed_to_model_management(pack, model, face, free):
     assert parts["face"] is model.engine.models.face, "the very modules that compute, so that they really move"
 
 
+def test_weights_that_are_moved_away_take_their_copies_with_them(pack, model, face, free):
+    """What decoding made of them would else stay in the memory that ComfyUI wants back."""
+
+    def frames():
+        made = motion(pack, model, face)
+        return run(pack, "VASA_DecodeFrames", model=model, face=face, motion=made, batch_size=4, mark=False)[0]
+
+    before = frames()
+    copies = [weakref.ref(part) for part in model.engine.renderer._light.decoder.modules()]
+    model.managed.model.to("cpu")
+    assert all(copy() is None for copy in copies), "no cycle keeps them until some later collection"
+    assert torch.equal(frames(), before)
+
+
 def test_the_engine_follows_its_weights(pack, model, free):
     model.managed.load_device = torch.device("meta")
     with model.on_device() as engine:
@@ -201,6 +231,93 @@ def test_precision_is_what_comfyui_thinks_the_device_can_do(pack, asked, device,
 def test_a_precision_that_the_device_cannot_do_is_refused(pack):
     with pytest.raises(ValueError, match="cannot be computed on privateuseone.*fp32"):
         pack.host.COMFYUI.precision("bf16", torch.device("privateuseone"), 10**7)
+
+
+class CoreEncoder:
+    """ComfyUI's AudioEncoderModel around a small Wav2Vec2."""
+
+    def __init__(self):
+        torch.manual_seed(1)
+        self.load_device, self.patcher, self.calls = torch.device("cpu"), object(), []
+        self.wav2vec2 = AudioEncoder(TINY_CONFIG.audio).eval().requires_grad_(False)
+        self.model = Hearing(self.wav2vec2.encoder.feature_projection, self.hear)
+
+    def hear(self, samples):
+        self.calls.append(tuple(samples.shape))
+        heard = self.wav2vec2.encoder(samples.mean(1)).last_hidden_state
+        return heard, (heard,)
+
+
+class Hearing:
+    def __init__(self, feature_projection, hear):
+        self.feature_projection, self._hear = feature_projection, hear
+
+    def __call__(self, samples):
+        return self._hear(samples)
+
+
+@pytest.fixture
+def public_model(pack, free):
+    """A model whose generator was trained on a public encoder that is not in its folder."""
+    folder = free.base / "models" / "vasa" / "public"
+    folder.mkdir(exist_ok=True)
+    audio = replace(TINY_CONFIG.audio, source="nobody/such-encoder")
+    header = {"format": "vasa/1", "config": replace(TINY_CONFIG, audio=audio).to_json()}
+    for name in ("face", "motion"):
+        save_file(load_file(TINY / f"{name}.safetensors"), folder / f"{name}.safetensors", metadata=header)
+    return run(pack, "VASA_LoadModel", model="public", precision="fp32")[0]
+
+
+SOUND = {"waveform": torch.randn(1, 1, 8000, generator=torch.Generator().manual_seed(0)) * 0.1, "sample_rate": 16000}
+
+
+def heard_by(pack, model, **more):
+    return run(pack, "VASA_AudioFeatures", model=model, audio=SOUND, start_time=0.0, duration=0.0, **more)[0]
+
+
+def test_comfyuis_audio_encoder_is_what_the_generator_hears_with(pack, public_model, free):
+    """The same motion as of the model with that very encoder in its folder."""
+    core = CoreEncoder()
+    face = run(pack, "VASA_EncodeFace", model=public_model, portrait=torch.rand(1, 64, 64, 3))[0][0]
+    settings = dict(
+        model=public_model, face=face, seed=0, steps=2, cfg_audio=0.5, cfg_gaze=1.0, cfg_distance=0.0,
+        cfg_emotion=0.0, sampler="ddim",
+    )  # fmt: skip
+    free.loaded.clear()
+    speech = heard_by(pack, public_model, audio_encoder=core)
+    made = run(pack, "VASA_MotionDiffusion", audio_features=speech, **settings)[0]
+    assert core.calls and all(len(shape) == 3 and shape[:2] == (1, 1) for shape in core.calls)
+    assert free.loaded[0][0] == [public_model.managed, core.patcher], "both are brought to where they compute"
+    engine = public_model.engine
+    whole = type(engine)(replace(engine.models, audio=core.wav2vec2), engine.device, engine.dtype)
+    controls = sys.modules[f"{NAME}.vasa"].Controls(seed=0, steps=2, guidance={"audio": 0.5, "gaze": 1.0})
+    expected = whole.generate(speech.waveform, face.latents, controls)
+    assert torch.allclose(made.vectors, expected.vectors, atol=1e-5)
+    core.wav2vec2.encoder.feature_projection.projection.weight.normal_()
+    other = run(pack, "VASA_MotionDiffusion", audio_features=speech, **settings)[0]
+    assert not torch.allclose(other.vectors, made.vectors, atol=1e-3), "what it hears with is heard"
+
+
+def test_a_model_without_its_public_encoder_says_where_it_belongs(pack, public_model, free):
+    with pytest.raises(ValueError, match=r"hears with nobody/such-encoder.*models/audio_encoders.*audio_encoder"):
+        heard_by(pack, public_model)
+    still = sys.modules[f"{NAME}.vasa"].Motion(torch.tensor([[0.0, 0, 0, 0, 0, -0.288]]), torch.zeros(1, 59))
+    face = run(pack, "VASA_EncodeFace", model=public_model, portrait=torch.rand(1, 64, 64, 3))[0][0]
+    frames = run(pack, "VASA_DecodeFrames", model=public_model, face=face, motion=still, batch_size=0, mark=False)[0]
+    assert frames.shape == (1, 64, 64, 3), "motion is shown all the same"
+
+
+def test_audio_encoders_that_the_model_was_not_trained_with_are_refused(pack, model, public_model):
+    core = CoreEncoder()
+    with pytest.raises(ValueError, match="an audio encoder of its own"):
+        heard_by(pack, model, audio_encoder=core)
+    core.model.feature_projection = torch.nn.Module()
+    core.model.feature_projection.projection = torch.nn.Linear(16, 1024)
+    with pytest.raises(ValueError, match="gives 1024 features.*trained on the 32 of nobody/such-encoder"):
+        heard_by(pack, public_model, audio_encoder=core)
+    core.model = torch.nn.Identity()
+    with pytest.raises(ValueError, match="expected a Wav2Vec2 audio encoder, got Identity"):
+        heard_by(pack, public_model, audio_encoder=core)
 
 
 def test_progress_counts_every_step_and_shows_frames(pack, model, face, free):
@@ -242,6 +359,24 @@ def test_pictures_travel_in_the_precision_that_comfyui_wants(pack, model, face, 
     made = motion(pack, model, face)
     frames = run(pack, "VASA_DecodeFrames", model=model, face=face, motion=made, batch_size=0, mark=True)[0]
     assert frames.dtype == torch.float16 and torch.isfinite(frames).all()
+
+
+def test_a_comfyui_that_knows_no_precision_of_pictures_gets_float32(pack, free, monkeypatch):
+    """0.12.0, the oldest that is supported."""
+    monkeypatch.delattr(pack.host.management, "intermediate_dtype")
+    assert pack.host.COMFYUI.pictures(torch.zeros(1, 2, 2, 3, dtype=torch.float64)).dtype == torch.float32
+
+
+def test_samples_are_served_and_nothing_beside_them(pack, free):
+    serve = free.routes["/vasa/samples/{name}"]
+
+    def asked(name):
+        return asyncio.run(serve(types.SimpleNamespace(match_info={"name": name})))
+
+    assert asked("portrait.png") == ROOT / "examples" / "portrait.png"
+    for name in ("../pyproject.toml", "/etc/passwd", "absent.png"):
+        with pytest.raises(FileNotFoundError):
+            asked(name)
 
 
 def test_videos_pass_on_as_temporary_files(pack, model, face, free):

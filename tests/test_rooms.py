@@ -29,12 +29,14 @@ ARROWS = {
     "aside": set(),
     "threads": set(),
     "stream": MODEL | {"motion", "controls", "aside"},
+    "continuation": MODEL | {"motion", "controls"},
     "session_file": {"errors", "io"},
     "motion_file": {"errors", "latents", "io"},
     "track": STORES | {"io"},
     "live": MODEL | {"io", "stream", "motion", "controls"},
     "pipeline": MODEL
-    | {"face", "audio", "motion", "controls", "checkpoint", "stream", "runtime", "threads", "backends"},
+    | {"face", "audio", "motion", "controls", "checkpoint", "stream", "continuation", "runtime", "threads"}
+    | {"backends"},
     "backends": MODEL
     | {
         "face",

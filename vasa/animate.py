@@ -75,6 +75,7 @@ def animate(
     precision: str = "auto",
     batch_size: int = 8,
     save_motion_to: str | os.PathLike | None = None,
+    previous: str | os.PathLike | Motion | None = None,
     paste_back: bool = False,
     lock: bool = True,
     alpha: bool = False,
@@ -100,6 +101,7 @@ def animate(
         precision: "auto", "fp32", "bf16", "fp16".
         batch_size: frames decoded at a time.
         save_motion_to: also keep the motion in this .safetensors file (`vasa/motion_file.py`).
+        previous: motion, or file of one, that the clip goes on from, so that both join without a jump.
         paste_back: show the frames in the whole picture instead of the crop alone.
         lock: with `paste_back`: the original pixels stay wherever the person is not.
         alpha: cut the person out; the picture around it becomes transparent.
@@ -117,6 +119,8 @@ def animate(
     controls = replace(controls or Controls(), **chosen)
     picture = load_image(portrait)
     sound = load_audio(speech)
+    if isinstance(previous, str | os.PathLike):
+        previous = read_motion_file(previous).motion
     pipe = opened(model, device, precision)
 
     started = time.perf_counter()
@@ -126,6 +130,7 @@ def animate(
         sound.waveform,
         latents,
         controls,
+        previous=previous,
         progress=progress and (lambda done, total: progress("motion", done, total)),
     )
     if save_motion_to is not None:
@@ -134,7 +139,8 @@ def animate(
         save_motion(save_motion_to, replace(motion, rest=latents.head_pose[0]), **about)
     fps = pipe.fps if fps is None else fps
     total = num_frames(Fraction(len(sound.waveform), sound.sample_rate), fps)
-    manifest = manifest_of(model, fps, total, mark=mark, controls=controls.to_json(), crop=crop, face=face)
+    about = {"controls": controls.to_json(), "crop": crop, "face": face, "continues": previous is not None}
+    manifest = manifest_of(model, fps, total, mark=mark, **about)
     soundtrack = iterate_soundtrack(speech)
     screen = Screen(pipe.size, latents, picture.pixels, framed, paste_back=paste_back, lock=lock, alpha=alpha)
     film = retime(motion, fps, total)

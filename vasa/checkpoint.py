@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .audio import AudioEncoder
-from .config import VasaConfig
+from .config import AudioConfig, VasaConfig
 from .errors import InputError
 from .face.matte import PersonMatte
 from .face.model import FaceModel
@@ -31,6 +31,30 @@ _MAX_HEADER = 8 << 20
 _MAX_TENSORS = 20_000
 
 
+class AbsentEncoder(nn.Module):
+    """In the place of a public audio encoder that is not on this machine: it says so once it is to hear.
+
+    The model can still show motion, and hear with an encoder that is brought from elsewhere (`Vasa.hearing`).
+    """
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the features there would be."""
+        return self.config.feature_dim + 1
+
+    def forward(self, waveform: Tensor, num_frames: int) -> Tensor:
+        """Raises InputError."""
+        source = self.config.source
+        raise InputError(
+            f"the audio encoder {source} is not in the local Hugging Face cache; download it with "
+            f"`hf download {source}` or point the configuration to a folder"
+        )
+
+
 @dataclass(frozen=True)
 class Models:
     """Everything a checkpoint holds."""
@@ -38,7 +62,7 @@ class Models:
     config: VasaConfig
     face: FaceModel
     motion: Denoiser
-    audio: AudioEncoder
+    audio: AudioEncoder | AbsentEncoder
     reader: FaceReader | None
 
 
@@ -125,7 +149,7 @@ def load_matte() -> PersonMatte:
     return _filled(PersonMatte(), read_weights(path)[0], path).eval().requires_grad_(False)
 
 
-def _load_audio(config: VasaConfig, folder: Path) -> AudioEncoder:
+def _load_audio(config: VasaConfig, folder: Path) -> AudioEncoder | AbsentEncoder:
     if not config.audio.source:
         path = folder / "audio.safetensors"
         return _filled(AudioEncoder(config.audio), read_weights(path)[0], path)
@@ -133,11 +157,8 @@ def _load_audio(config: VasaConfig, folder: Path) -> AudioEncoder:
 
     try:
         encoder = Wav2Vec2Model.from_pretrained(config.audio.source, local_files_only=True, use_safetensors=True)
-    except OSError as error:
-        raise InputError(
-            f"the audio encoder {config.audio.source} is not in the local Hugging Face cache; "
-            f"download it with `hf download {config.audio.source}` or point the configuration to a folder"
-        ) from error
+    except OSError:
+        return AbsentEncoder(config.audio)
     return AudioEncoder(config.audio, encoder)
 
 

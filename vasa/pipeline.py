@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import checkpoint
+from .audio import AudioEncoder
 from .config import VasaConfig
+from .continuation import continue_from
 from .controls import ControlCurves, Controls
 from .errors import InputError
 from .face.blocks import resize_pictures
@@ -77,6 +79,14 @@ class Vasa:
         if self._renderer is None or (self._renderer.device, self._renderer.dtype) != (self.device, self.dtype):
             self._renderer = Renderer(self.models.face, self.device, self.dtype)
         return self._renderer
+
+    def release(self) -> None:
+        """Let go of everything on the device that was made of the weights and is made again when it is needed.
+
+        For whoever moves the weights away to make room: copies in the working precision and recorded graphs would stay.
+        """
+        if self._renderer is not None:
+            self._renderer.forget()
 
     backend = "vasa"
     """Which motion this engine makes and understands, `Motion.backend`."""
@@ -168,6 +178,7 @@ class Vasa:
         controls: Controls | None = None,
         *,
         plan: WindowPlan | None = None,
+        previous: Motion | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Motion:
         """Motion for a whole clip, placed on the portrait's own shoulders.
@@ -177,16 +188,21 @@ class Vasa:
             face: the portrait's latents.
             controls: what the user asks for.
             plan: how the clip is cut into windows.
+            previous: a motion that the clip goes on from, so that both join without a jump; default: from nothing.
             progress: progress(done, total) after each denoising step; may raise to cancel.
 
         Returns:
-            ceil(seconds * fps) frames.
+            ceil(seconds * fps) frames, those of `previous` not among them.
+
+        Raises:
+            InputError: controls that this engine cannot do, or a `previous` motion that it cannot take up.
         """
         controls = self.accepted(controls or Controls())
         plan = plan or WindowPlan.full(self.config.motion.window)
         seconds = waveform.shape[-1] / self.config.audio.sample_rate
         num_frames = max(1, math.ceil(seconds * self.fps - 1e-6))
-        total = plan.count(num_frames) * (plan.steps or controls.steps)
+        windows = plan.count(num_frames) if previous is None else math.ceil(num_frames / plan.hop)
+        total = windows * (plan.steps or controls.steps)
         done = 0
 
         def step() -> None:
@@ -195,7 +211,9 @@ class Vasa:
             if progress is not None:
                 progress(done, total)
 
-        session = Session(self, face, controls, plan, max_pending=None, progress=step)
+        before = None if previous is None else continue_from(self, previous, face, controls, plan)
+        past = None if before is None else before.past
+        session = Session(self, face, controls, plan, max_pending=None, past=past, progress=step)
         pieces = []
         for piece in waveform.split(_PIECE):
             session.push_audio(piece)
@@ -204,8 +222,33 @@ class Vasa:
             session.push_silence(1)
         session.flush()
         pieces += iter(session.pop_motion, None)
-        vectors = torch.cat([piece.vectors for piece in pieces])
+        # behind known frames the sound begins on a whole sample, which may make a frame more
+        vectors = torch.cat([piece.vectors for piece in pieces])[:num_frames]
+        vectors = vectors if before is None else before.joined(vectors)
         return Motion.from_vectors(vectors, self.fps, self.backend, pieces[0].rest)
+
+    def hearing(self, encoder: nn.Module) -> Vasa:
+        """This engine, sharing its weights, with a public audio encoder brought from elsewhere.
+
+        Args:
+            encoder: samples [B, N] -> `last_hidden_state` [B, t, A], with an attribute `feature_dim` = A; the one that
+                the motion generator was trained with, which `config.audio.source` names.
+
+        Raises:
+            InputError: the generator was trained with an encoder of its own, or one of another width.
+        """
+        source = getattr(self.config.audio, "source", "")
+        if not source:
+            raise InputError(
+                "this model hears with an audio encoder of its own, which it was trained with; disconnect the other one"
+            )
+        if encoder.feature_dim != self.config.audio.feature_dim:
+            raise InputError(
+                f"the audio encoder gives {encoder.feature_dim} features, the model was trained on the "
+                f"{self.config.audio.feature_dim} of {source}; load that one"
+            )
+        models = replace(self.models, audio=AudioEncoder(self.config.audio, encoder))
+        return Vasa(models, self.device, self.dtype)
 
     def accepted(self, controls: Controls) -> Controls:
         """The controls as the motion generator takes them; other engines refuse here what they cannot do."""
@@ -222,6 +265,11 @@ class Vasa:
     def placed(self, vectors: Tensor, face: FaceLatents) -> Motion:
         """What the generator drew, [T, M] in physical units, as motion on the portrait's own shoulders."""
         return on_shoulders(Motion.from_vectors(vectors, self.fps, self.backend), face.head_pose[0])
+
+    def drawable(self, motion: Motion, face: FaceLatents) -> Tensor:
+        """The inverse of `placed`: motion on the portrait's shoulders as the generator would have drawn it, [T, M]."""
+        about = replace(motion, rest=face.head_pose[0])
+        return place(about, generator_rest(motion.head_pose), tuple(self.config.face.dynamics_names)).vectors
 
     def adopted(self, motion: Motion, face: FaceLatents) -> Motion:
         """A motion made for another portrait, or read from a video, as movement of this one."""

@@ -20,6 +20,7 @@ class Recipe:
         fps: frame rate of the video.
         crop: "auto", "none" or (x, y, size).
         face: which face.
+        continues: whether it went on from a motion, which it does not carry.
     """
 
     controls: Controls
@@ -27,6 +28,7 @@ class Recipe:
     fps: float
     crop: str | tuple[float, float, float]
     face: int
+    continues: bool = False
 
 
 def recipe_of(path: str | os.PathLike) -> Recipe:
@@ -48,6 +50,6 @@ def recipe_of(path: str | os.PathLike) -> Recipe:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} carries a damaged manifest; give the options themselves instead") from error
     try:
-        return Recipe(Controls.from_json(controls), model, fps, crop, face)
+        return Recipe(Controls.from_json(controls), model, fps, crop, face, manifest.get("continues") is True)
     except InputError as error:
         raise InputError(f"{path}: the controls in its metadata cannot be used: {error}") from error

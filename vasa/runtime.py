@@ -36,6 +36,8 @@ class Renderer:
     def __init__(self, model: FaceModel, device: torch.device, dtype: torch.dtype) -> None:
         self.model, self.device, self.dtype = model, device, dtype
         self._weights: tuple | None = None
+        self._light: FaceModel | None = None
+        self._batches: Batches | None = None
 
     def frames(
         self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor, batch_size: int, on_device: bool = False
@@ -55,6 +57,10 @@ class Renderer:
         shared = tuple(getattr(face, name) for name in FaceLatents.__dataclass_fields__)
         own = head_pose.to(self.device), facial_dynamics.to(self.device)
         yield from self._batches.frames(own, shared, batch_size, on_device)
+
+    def forget(self) -> None:
+        """Let go of the converted weights and of what was recorded; both are made again when frames are asked for."""
+        self._weights = self._light = self._batches = None
 
     def _pictures(self, head_pose: Tensor, facial_dynamics: Tensor, *latents: Tensor) -> tuple[Tensor]:
         with precision(self.device, self.dtype):

@@ -50,6 +50,8 @@ class Session:
         plan: how the sound is cut into windows; default `vasa.live_plan()`.
         idle: how much the head moves while nobody speaks, 0 (only eyes, lids and mouth) .. 2; 1 = as generated.
         max_pending: seconds of sound that may wait; beyond it `push_audio` refuses (back-pressure). None: no bound.
+        past: what a motion before handed over (`vasa.continuation`). The clock then begins behind its frames, which
+            were silent; controls count from there.
         progress: called after every denoising step; may raise to cancel.
 
     Raises:
@@ -66,6 +68,7 @@ class Session:
         *,
         idle: float = 1.0,
         max_pending: float | None = 30.0,
+        past: MotionState | None = None,
         progress: Callable[[], None] | None = None,
     ) -> None:
         controls = vasa.accepted(controls or LIVE)
@@ -82,14 +85,14 @@ class Session:
         self._rate, self._fps = vasa.models.audio.config.sample_rate, vasa.fps
         self._denoiser = vasa.generator_for(face)
         self._fit(self.plan)
-        self._schedule = ControlSchedule([(0, controls)])
-        self._sound = SoundBuffer(torch.zeros(0))
+        self._state = past or MotionState()
+        self._schedule = ControlSchedule([(0, controls)], self._state.frame)
+        self._sound = SoundBuffer(torch.zeros(math.ceil(self._state.frame * self._rate / self._fps)))
         self._resampler: Resampler | None = None
         self._speaking = False
         """Whether sound was pushed since the last flush."""
         self._walls: list[int] = []
         """Frames at which an utterance ended: before them nothing is heard of what comes behind."""
-        self._state = MotionState()
         self._drawn: deque[tuple[Motion, Any]] = deque()
         """Motion that was generated and not yet given out, and what must be waited for before it is read."""
         self._aside = Aside(torch.device(vasa.device))
@@ -308,7 +311,7 @@ class Session:
             heard = self._sample(span.needs if wall is None else min(span.needs, wall))
             piece, first = self._sound.piece(self._sound.start, heard), self._sound.start
             activity = None if self.idle == 1 else speaking(self._sound, new, self._sample)
-            controls, schedule = self._schedule.latest, ControlSchedule(self._schedule.entries)
+            controls, schedule = self._schedule.latest, self._schedule.copy()
         with self._aside.work():
             vectors, after = next_window(
                 self._denoiser,
@@ -369,6 +372,7 @@ class Session:
                 "engine": self._engine(),
                 "plan": asdict(self.plan),
                 "controls": [(first, controls.to_json()) for first, controls in self._schedule.entries],
+                "origin": self._schedule.origin,
                 "seed": self.seed,
                 "idle": self.idle,
                 "frame": state.frame,
@@ -392,7 +396,7 @@ class Session:
             facts = json.loads(state["session"])
             plan = WindowPlan(**facts["plan"])
             entries = [(int(first), Controls.from_json(controls)) for first, controls in facts["controls"]]
-            rate, engine = facts["sample_rate"], facts["engine"]
+            rate, engine, origin = facts["sample_rate"], facts["engine"], int(facts.get("origin", 0))
             sound = SoundBuffer(state["sound"].float(), int(facts["sound_start"]))
             motion, ahead = (state[name].to(self.vasa.device)[None] for name in ("motion", "ahead"))
             drawn = state["drawn"]
@@ -405,7 +409,7 @@ class Session:
             raise InputError(f"the session's state was made with {engine}, this engine is {self._engine()}")
         self._fit(plan)
         with self._changed:
-            self.plan, self._sound, self._schedule = plan, sound, ControlSchedule(entries)
+            self.plan, self._sound, self._schedule = plan, sound, ControlSchedule(entries, origin)
             self.seed, frame, self.silence, self._walls = others
             self._speaking, self.idle = speaking_on, idle
             self._state = MotionState(frame, motion, ahead) if motion.numel() else MotionState(frame)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import InputError
 from ..latents import EMOTIONS
 from .options import Progress, add_screen_options, crop, number, screen_options, weights_of
 
@@ -49,6 +50,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--face", type=number(0, 99, int), help="which face, 0 = largest (see vasa crop)")
     add_screen_options(parser)
     parser.add_argument("--save-motion", type=Path, metavar="FILE", help="also keep the motion (.safetensors)")
+    parser.add_argument(
+        "--continue-motion", type=Path, metavar="FILE", help="go on from this motion (.safetensors) without a jump"
+    )
     parser.add_argument("--fps", type=number(1.0, 60.0), help="frames per second, 1 .. 60 (25)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
@@ -95,6 +99,8 @@ def run(given: argparse.Namespace) -> None:
 
     recipe = None if given.like is None else recipe_of(given.like)
     controls = _controls(given, recipe)
+    if recipe is not None and recipe.continues and given.continue_motion is None:
+        raise InputError(f"{given.like} went on from a motion; name that one with --continue-motion to make it again")
 
     def chosen(name: str, usual: object) -> object:
         value = getattr(given, name)
@@ -113,6 +119,7 @@ def run(given: argparse.Namespace) -> None:
             device=given.device,
             precision=given.precision,
             save_motion_to=given.save_motion,
+            previous=given.continue_motion,
             progress=progress,
             **screen_options(given),
         )

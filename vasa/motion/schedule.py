@@ -14,14 +14,19 @@ EASE = 10
 
 
 class ControlSchedule:
-    """Controls and the frames from which they hold. Their curves always count from the session's frame 0.
+    """Controls and the frames from which they hold. Their curves always count from the session's beginning.
 
     Args:
         entries: (first frame, controls), ascending; the first holds from the beginning.
+        origin: the frame of the beginning; those before it were given from elsewhere.
     """
 
-    def __init__(self, entries: list[tuple[int, Controls]]) -> None:
-        self.entries = entries
+    def __init__(self, entries: list[tuple[int, Controls]], origin: int = 0) -> None:
+        self.entries, self.origin = entries, origin
+
+    def copy(self) -> ControlSchedule:
+        """The same, which later changes do not touch."""
+        return ControlSchedule(self.entries, self.origin)
 
     @property
     def latest(self) -> Controls:
@@ -39,11 +44,12 @@ class ControlSchedule:
 
     def curves(self, frames: range, fps: float) -> ControlCurves:
         """What is asked for in every one of these frames; `ControlCurves` of length len(frames)."""
-        made = self.entries[0][1].curves(len(frames), fps, frames.start)
+        start = frames.start - self.origin
+        made = self.entries[0][1].curves(len(frames), fps, start)
         for first, controls in self.entries[1:]:
             if first >= frames.stop:
                 break
-            new = controls.curves(len(frames), fps, frames.start)
+            new = controls.curves(len(frames), fps, start)
             share = (torch.arange(frames.start - first + 1, frames.stop - first + 1) / EASE).clamp(0, 1)
             made = _blend(made, new, share * share * (3 - 2 * share))
         return made

@@ -71,6 +71,10 @@ class LivePortrait(Vasa):
             precision = "fp16"
         return cls(networks, place, pick_precision(precision, place))
 
+    def release(self) -> None:
+        """Let go of recorded graphs; they are made again when frames are asked for."""
+        self._batches = None
+
     @torch.inference_mode()
     def read_pose(self, portrait: Tensor) -> Tensor:
         """Head pose [6] of a picture [3, S, S]; float32 on the CPU."""
@@ -173,6 +177,27 @@ class LivePortrait(Vasa):
         generator, drawn = self.generator_for(face), Motion.from_vectors(vectors, self.fps, self.backend)
         moved = self._about(drawn, generator.rest, face, generator.absolute)
         return asked.eyes_kept(moved, face) if generator.keeps_gaze else moved
+
+    def drawable(self, motion: Motion, face: FaceLatents) -> Tensor:
+        """The inverse of `placed`, [T, 69]; Ditto's angles were distributions, which nothing gives back.
+
+        Raises:
+            InputError: the motion generator is Ditto's.
+        """
+        generator = self.generator_for(face)
+        if isinstance(generator, Sitter):
+            raise InputError(
+                "Ditto's generator cannot go on from a given motion; leave the previous motion out and join the clips "
+                "by editing (`vasa motion splice`, Edit Motion)"
+            )
+        pose, moved, rest = motion.head_pose, motion.facial_dynamics, generator.rest.to(motion.head_pose)
+        own = face.head_pose[0].to(pose)
+        turn = rotation(rest[:3]) @ rotation(own[:3]).transpose(-1, -2) @ rotation(pose[:, :3])
+        head_pose = torch.cat([angles_of(turn), pose[:, 3:] - own[3:] + rest[3:6]], dim=-1)
+        delta = (moved - face.facial_dynamics.to(pose) + rest[6:]).unflatten(-1, (-1, 3))
+        lips = list(generator.absolute)
+        delta[:, lips] = moved.unflatten(-1, (-1, 3))[:, lips]
+        return torch.cat([head_pose, delta.flatten(1)], dim=-1)
 
     def adopted(self, motion: Motion, face: FaceLatents) -> Motion:
         """A motion that was made for another portrait, or read from a video, as movement of this one.
