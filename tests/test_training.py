@@ -196,7 +196,7 @@ def test_viseme_track_reads_segments():
 
 
 def test_rare_expressions_are_worth_learning():
-    """The best constant guess of a weight that is mostly 0 is its mean, not 0; all channels count in their own units."""
+    """The best constant guess of a weight that is mostly 0 is its mean, not 0; channels count in their own units."""
     truth = torch.zeros(10, 59)
     truth[0] = 1.0
     spread = torch.full((59,), 0.3)

@@ -28,8 +28,8 @@ from .sound import SoundBuffer
 from .transformer import Denoiser
 
 _LOW_PASS = (0.2094, 0.18794, 0.13366, 0.07031, 0.02091, -0.00412, -0.00886, -0.00454)
-"""Half of a symmetric filter for 25 frames per second, by least squares: 0.98 at 0.5 Hz, 0.93 at 1 Hz, 0.7 at 2 Hz, 0.37 at
-3 Hz, at most 0.004 from 5 Hz on."""
+"""Half of a symmetric filter for 25 frames per second, by least squares: 0.98 at 0.5 Hz, 0.93 at 1 Hz, 0.7 at 2 Hz,
+0.37 at 3 Hz, at most 0.004 from 5 Hz on."""
 
 
 @dataclass(frozen=True)

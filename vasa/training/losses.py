@@ -127,8 +127,8 @@ def canonical_loss(first: Tensor, second: Tensor) -> Tensor:
 def dynamics_loss(read: Tensor, truth: Tensor, spread: Tensor) -> Tensor:
     """Squared error of dynamics in units of each channel's spread; jaw, lids and gaze, which all notice, count more.
 
-    Squared, for an absolute error is least at the median, and the median of nearly every expression weight is 0: trained
-    with that, brows moved by a twentieth of what they should.
+    Squared, for an absolute error is least at the median, and the median of nearly every expression weight is 0:
+    trained with that, brows moved by a twentieth of what they should.
 
     Args:
         read, truth: [B, 59].
