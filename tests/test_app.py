@@ -1,7 +1,6 @@
 """The page: its values, its runs as events, its endpoints. Skipped without gradio (extra `app`)."""
 
 import asyncio
-import gc
 import json
 import math
 import threading
@@ -33,20 +32,12 @@ from vasa.io.segments import Segmenter
 from vasa.io.video import read_manifest, read_video
 from vasa.motion_file import read_motion_file
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # gradio, starlette and their threads
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("tidy"),
+]  # gradio, starlette and their threads
 ROOT = Path(__file__).resolve().parents[1]
 TINY, PORTRAIT = ROOT / "tests" / "data" / "tiny", ROOT / "examples" / "portrait.png"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tidy():
-    """Servers and clients leave sockets and event loops to the garbage collector; that is theirs to mend."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        asyncio.get_event_loop_policy().get_event_loop().close()
-        asyncio.set_event_loop(None)
-        gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 The suite itself is tests/browser/suite.mjs; here its findings are judged.
 """
 
-import asyncio
-import gc
 import json
 import os
 import shutil
@@ -22,18 +20,7 @@ with warnings.catch_warnings():
 from vasa.io.video import read_manifest, read_video
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tidy():
-    """Servers and clients leave sockets and event loops to the garbage collector; that is theirs to mend."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        asyncio.get_event_loop_policy().get_event_loop().close()
-        asyncio.set_event_loop(None)
-        gc.collect()
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("tidy")]
 
 
 def chromium() -> str | None:

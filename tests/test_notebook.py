@@ -1,7 +1,5 @@
 """The notebook runs from top to bottom, and the kit finds its way behind a proxy. Needs the extra `notebook`."""
 
-import asyncio
-import gc
 import json
 import socket
 import warnings
@@ -14,17 +12,7 @@ from vasa import notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks" / "vasa.ipynb"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tidy():
-    """Servers and clients leave sockets and event loops to the garbage collector; that is theirs to mend."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        asyncio.get_event_loop_policy().get_event_loop().close()
-        asyncio.set_event_loop(None)
-        gc.collect()
+pytestmark = pytest.mark.usefixtures("tidy")
 
 
 def test_the_pages_address_behind_a_hub(monkeypatch):

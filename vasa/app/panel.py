@@ -68,9 +68,9 @@ def build_panel() -> Panel:
         add["natural_blinks"] = gr.Checkbox(True, label="Blink by itself", info="Or at the rate below.")
         add["blink_rate"] = gr.Slider(0, 60, 15, step=1, label="Blinks a minute", info="Used without the box above.")
         with gr.Row():
-            for name, value in (("audio", 0.5), ("gaze", 1.0), ("distance", 0.0), ("emotion", 0.0)):
+            for name in GUIDED:
                 add[f"guide_{name}"] = gr.Slider(
-                    *RANGES["guidance"], value, step=0.1, label=f"Follow {name}",
+                    *RANGES["guidance"], Controls().guidance.get(name, 0.0), step=0.1, label=f"Follow {name}",
                     info="More is stricter (classifier-free guidance).", min_width=120,
                 )  # fmt: skip
         with gr.Row():
