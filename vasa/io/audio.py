@@ -25,6 +25,8 @@ from .files import open_input
 CONTAINERS = "wav,w64,mp3,mov,mp4,m4a,flac,ogg,matroska,webm,aac,aiff,ac3,eac3,caf,au,amr,asf,mpegts,avi"
 """FFmpeg's names of the container formats that hold their own data."""
 MIN_SECONDS = 0.2
+# PyAV 19 dropped the option: it takes titles in any encoding by itself
+_ANY_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 DECODING_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, IndexError)
 
 _SILENT = 1e-4
@@ -143,7 +145,7 @@ def open_media(path: str | os.PathLike, what: str) -> Iterator[InputContainer]:
     """
     with open_input(path, what) as file:
         try:
-            container = av.open(file, options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
+            container = av.open(file, options={"format_whitelist": CONTAINERS}, **_ANY_METADATA)
         except DECODING_ERRORS as error:
             raise InputError(
                 f"the {what} {path} is not a readable audio or video file; give a wav, mp3, m4a, flac or mp4"

@@ -45,7 +45,8 @@ def open_driving_video(path: str | os.PathLike) -> DrivingVideo:
     """Open a video file.
 
     Raises:
-        InputError: missing, empty, unreadable, or without a picture track; while frames are taken: damaged.
+        InputError: missing, empty, unreadable, or without a picture track; while frames are taken: no picture can be
+            decoded. Damage after that ends the frames early; the time of the last one against `seconds` tells.
     """
     with open_media(path, "video") as container:
         if not container.streams.video:
@@ -74,6 +75,8 @@ def _upright(path: str | os.PathLike) -> Iterator[tuple[float, Tensor]]:
                 last = time
                 yield time - first, _picture(frame)
         except DECODING_ERRORS as error:
+            if last is not None:
+                return
             raise InputError(f"the video {path} is damaged or truncated; convert it again") from error
 
 
