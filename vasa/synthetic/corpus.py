@@ -40,7 +40,7 @@ from .speech import (
 from .text import FOREIGN, passage
 
 _SHARD_HOURS = 0.25
-_MIX = {"flite": 0.40, "festival-english": 0.25, "festival-other": 0.15, "espeak": 0.20}
+_MIX = {"flite": 0.32, "festival-english": 0.18, "festival-other": 0.30, "espeak": 0.20}
 _SECONDS = (4.0, 12.0)
 _ESPEAK_ENGLISH = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-us-nyc")
 _log = logging.getLogger(__name__)

@@ -82,6 +82,28 @@ CZECH = _same("b d f g k l m n p s t v z") | _table(
     "c=ts c~=ch ch=xx d~=d dz=ts dz~=jh h=hh j=y n*=ng n~=ny r=rr r~=zh r~*=sh s~=sh t~=t z~=zh"
 )
 
+FINNISH = _same("b d f g k l m n p s t v w") | _table(
+    "#=sil ##=sil a=aa e=eh i=iy o=oh u=uw y=ue @=ae &=ae 7=oe h=hh j=y r=rr N=ng L=ly T=th D=dh S=sh Z=zh z=z"
+)
+FINNISH |= {f"{symbol}:": phones for symbol, phones in FINNISH.items() if "#" not in symbol}
+"""The colon means length, of vowels and consonants."""
+
+INDIC = _same("aa ih iy uh uw eh oh f k g ch n p b m y l v s sh zh w") | _table(
+    "pau=sil a=ah ee=eh oo=oh @=ae ay=aa+ih aw=aa+uw T=t td=t tth=t th=t D=d ddh=d dh=d N=n L=l r=rr R=rr "
+    "j=jh h=hh kh=k gh=g bh=b x=k+s ksh=k+sh sri=sh+rr+iy"
+)
+"""Hindi, Marathi and Telugu; th and dh are dental stops here."""
+
+RUSSIAN = _same("p b t d k g f v s z m n l sh zh ch") | _table(
+    "pau=sil ii=iy yy=ih uu=uw ee=eh oo=ao aa=aa a=ah e=eh i=ih y=ih u=uh ae=eh ay=ih ur=uh pp=p bb=b tt=t dd=d "
+    "kk=k gg=g c=ts ff=f vv=v ss=s zz=z sch=sh h=xx hh=xx mm=m nn=ny ll=ly r=rr rr=rr j=y"
+)
+
+CATALAN = _same("b d f g k l m n p s t w z") | _table(
+    "pau=sil _=sil #=sil ax=ah a=aa a1=aa e=eh e1=eh E=eh E1=eh i=iy i1=iy o=oh o1=oh O=ao O1=ao u=uw u1=uw "
+    "j=y J=ny L=ly r=rr rr=rr S=sh Z=zh"
+)
+
 _IPA = _same("b d f h k l m n p s t v w z") | _table(
     "h=hh ɦ=hh ħ=hh ʔ=q ʕ=q ʡ=q "
     "a=aa ɑ=aa ɒ=ao ɐ=ah ʌ=ah ə=ah ɘ=ah ɜ=er ɝ=er ɚ=er ɵ=uh ɞ=er æ=ae ɛ=eh e=eh ɪ=ih ɨ=ih ᵻ=ih ɿ=ih ʅ=ih "

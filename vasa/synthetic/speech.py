@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .phones import ARPABET, CZECH, ITALIAN, Segment, to_segments
+from .phones import ARPABET, CATALAN, CZECH, FINNISH, INDIC, ITALIAN, RUSSIAN, Segment, to_segments
 from .voice_augment import resample
 
 SAMPLE_RATE = 16_000
@@ -137,11 +137,20 @@ _FESTIVAL = {
     "pc": _FestivalKind("voice_pc_diphone", "it", "latin-1", ITALIAN, package="festvox-itapc16k"),
     "dita": _FestivalKind("voice_czech_dita", "cs", "iso8859-2", CZECH, 200.0, _CZECH_PITCH, "festvox-czech-dita"),
     "ph": _FestivalKind("voice_czech_ph", "cs", "iso8859-2", CZECH, 100.0, _CZECH_PITCH, "festvox-czech-ph"),
+    "machac": _FestivalKind("voice_czech_machac", "cs", "iso8859-2", CZECH, 100.0, _CZECH_PITCH, "festvox-czech-machac"),
+    "krb": _FestivalKind("voice_czech_krb", "cs", "iso8859-2", CZECH, 200.0, _CZECH_PITCH, "festvox-czech-krb"),
+    "lj": _FestivalKind("voice_suo_fi_lj_diphone", "fi", "latin-1", FINNISH, package="festvox-suopuhe-lj"),
+    "mv": _FestivalKind("voice_hy_fi_mv_diphone", "fi", "latin-1", FINNISH, package="festvox-suopuhe-mv"),
+    "hindi": _FestivalKind("voice_hindi_NSK_diphone", "hi", "utf-8", INDIC, package="festvox-hi-nsk"),
+    "marathi": _FestivalKind("voice_marathi_NSK_diphone", "mr", "utf-8", INDIC, package="festvox-mr-nsk"),
+    "telugu": _FestivalKind("voice_telugu_NSK_diphone", "te", "utf-8", INDIC, package="festvox-te-nsk"),
+    "nsh": _FestivalKind("voice_msu_ru_nsh_clunits", "ru", "utf-8", RUSSIAN, package="festvox-ru"),
+    "ona": _FestivalKind("voice_upc_ca_ona_hts", "ca", "latin-1", CATALAN, package="festvox-ca-ona-hts"),
 }
 
 
 class FestivalVoice:
-    """A festival voice: kal, ked, slt (English), lp, pc (Italian), dita, ph (Czech)."""
+    """A festival voice: one of `FESTIVAL_ENGLISH` or `FESTIVAL_OTHER`, or slt, which validates."""
 
     def __init__(self, name: str) -> None:
         self.name = f"festival-{name}"
@@ -182,7 +191,7 @@ class FestivalVoice:
 
 FLITE_VOICES = ("rms", "awb", "kal16")
 FESTIVAL_ENGLISH = ("kal", "ked")
-FESTIVAL_OTHER = ("lp", "pc", "dita", "ph")
+FESTIVAL_OTHER = ("lp", "pc", "dita", "ph", "machac", "krb", "lj", "mv", "hindi", "marathi", "telugu", "nsh", "ona")
 VALIDATION_VOICES = ("flite-slt", "festival-slt")
 """The held-out speaker, in both synthesisers; never in training data."""
 

@@ -157,6 +157,12 @@ FOREIGN: dict[str, str] = {
     "sekolah kereta dan tetapi",
     "hi": "नमस्ते धन्यवाद माँ पिता बच्चा बगीचा खिड़की चम्मच चीनी सुंदर छोटा बड़ा लाल हरा खाना बोलना चलना "
     "आज कल हमेशा शायद पानी रोटी नदी पहाड़ दोस्त किताब स्कूल और लेकिन",
+    "mr": "नमस्कार धन्यवाद आई बाबा मूल बाग खिडकी चमचा साखर सुंदर लहान मोठा लाल हिरवा पाणी भाकरी नदी डोंगर "
+    "मित्र पुस्तक शाळा आणि पण आज उद्या नेहमी",
+    "te": "నమస్కారం అమ్మ నాన్న పిల్లవాడు తోట కిటికీ చెంచా చక్కెర అందమైన చిన్న పెద్ద ఎరుపు నీరు రొట్టె నది కొండ "
+    "పుస్తకం బడి మరియు కానీ ఈరోజు రేపు",
+    "ca": "bon dia gràcies mare pare nen jardí finestra cullera sucre bonic petit gran vermell verd menjar parlar "
+    "caminar avui demà sempre potser aigua vi pa riu muntanya platja amic llibre escola tren i però amb",
     "eo": "bonan matenon dankon patrino patro infano ĝardeno fenestro kulero sukero bela malgranda "
     "granda ruĝa verda manĝi paroli marŝi hodiaŭ morgaŭ ĉiam eble akvo vino pano rivero monto amiko "
     "libro lernejo trajno kaj sed",

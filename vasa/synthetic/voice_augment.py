@@ -111,7 +111,7 @@ def augment_voice(
 
 
 def degrade(waveforms: Tensor, generator: Generator) -> Tensor:
-    """Other microphones and rooms: equaliser, echo, band limit, noise, clipping, coarse quantisation, gain.
+    """Other microphones and rooms: equaliser, echo, band limit, company, noise, clipping, coarse quantisation, gain.
 
     Args:
         waveforms: [B, N] or [N] float32, 16 kHz, on any device.
@@ -136,6 +136,9 @@ def degrade(waveforms: Tensor, generator: Generator) -> Tensor:
     heard = torch.fft.irfft(torch.fft.rfft(batch, n=size) * response * echo, n=size)[:, :count]
 
     loudness = _active_level(heard)
+    company = torch.stack([_company(row, generator) for row in heard])
+    heard = heard + company * loudness * 10.0 ** (-draw(6.0, 25.0) / 20.0)
+
     noise = torch.randn(rows, size, generator=generator).to(batch.device)
     tilt = (hertz.clamp_min(40.0) / 1000.0) ** -draw(0.0, 1.0)
     noise = torch.fft.irfft(torch.fft.rfft(noise) * tilt, n=size)[:, :count]
@@ -182,6 +185,37 @@ def _echo(rows: int, draw, generator: Generator) -> Tensor:
     response = tail * draw(0.05, 0.7, 0.5).cpu()
     response[:, 0] = 1.0
     return response
+
+
+def _company(voice: Tensor, generator: Generator) -> Tensor:
+    """What else is heard at level 1: music under one row in six, murmur of others under another sixth, [N] -> [N]."""
+    kind = float(torch.rand((), generator=generator))
+    if kind < 1 / 6:
+        sound = _music(voice.shape[0], generator).to(voice.device)
+    elif kind < 1 / 3:
+        # the voice itself backwards has the colour and the rhythm of speech and says nothing
+        turns = torch.randint(voice.shape[0], (2,), generator=generator).tolist()
+        sound = sum(voice.flip(0).roll(turn) for turn in turns)
+    else:
+        return torch.zeros_like(voice)
+    return sound / sound.square().mean().sqrt().clamp_min(1e-4)
+
+
+def _music(count: int, generator: Generator) -> Tensor:
+    """Plucked notes of a few pitches, three a second, [count]."""
+    seconds = count / _SAMPLE_RATE
+    sound = torch.zeros(count)
+    pitches = 55.0 * 2.0 ** (torch.randint(0, 48, (5,), generator=generator) / 12.0)
+    length = min(count, 2 * _SAMPLE_RATE)
+    time = torch.arange(length) / _SAMPLE_RATE
+    for _ in range(max(1, round(3 * seconds))):
+        start = int(torch.randint(count, (1,), generator=generator))
+        hertz = float(pitches[int(torch.randint(5, (1,), generator=generator))])
+        decay = uniform(1.5, 8.0, generator)
+        tone = sum(torch.sin(2 * math.pi * hertz * k * time) / k for k in range(1, 5) if hertz * k < 7000)
+        note = (tone * torch.exp(-decay * time))[: count - start]
+        sound[start : start + note.shape[0]] += note
+    return sound
 
 
 def _active_level(batch: Tensor) -> Tensor:
