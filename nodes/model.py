@@ -48,5 +48,5 @@ class LoadModel(io.ComfyNode):
             engine.device = device
         weights = Weights(engine)
         name = host().precision(precision, engine.device, sum(p.numel() for p in weights.parameters()))
-        engine.dtype = room("pipeline").pick_precision(name, engine.device)
+        engine.dtype = room("device").pick_precision(name, engine.device)
         return io.NodeOutput(LoadedModel(engine, model, host().manage(weights)))

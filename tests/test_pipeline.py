@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import vasa
+from vasa.device import pick_device, pick_precision
 from vasa.geometry import AVERAGE_LOG_SCALE, NECK, rotation
-from vasa.pipeline import on_shoulders, pick_device, pick_precision
+from vasa.pipeline import on_shoulders
 
 TINY_FOLDER = Path(__file__).parent / "data" / "tiny"
 

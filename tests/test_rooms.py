@@ -19,6 +19,7 @@ ARROWS = {
     "blinks": set(),
     "controls": STORES | {"timeline", "blinks", "controls_json"},
     "controls_json": STORES | {"timeline", "controls"},
+    "device": {"errors"},
     "graphs": set(),
     "compiled": set(),
     "batches": {"graphs", "compiled"},
@@ -36,7 +37,7 @@ ARROWS = {
     "live": MODEL | {"io", "stream", "motion", "controls"},
     "pipeline": MODEL
     | {"face", "audio", "motion", "controls", "checkpoint", "stream", "continuation", "runtime", "threads"}
-    | {"backends"},
+    | {"device", "backends"},
     "backends": MODEL
     | {
         "face",
@@ -46,13 +47,14 @@ ARROWS = {
         "io",
         "checkpoint",
         "pipeline",
+        "device",
         "runtime",
         "batches",
         "threads",
         "backends",
     },
     "synthetic": STORES | {"synthetic"},
-    "training": MODEL | {"face", "audio", "motion", "controls", "synthetic", "training", "checkpoint", "pipeline"},
+    "training": MODEL | {"face", "audio", "motion", "controls", "synthetic", "training", "checkpoint", "device"},
     "metrics": MODEL
     | {"io"}
     | {"face", "audio", "motion", "controls", "synthetic", "training", "checkpoint", "pipeline", "metrics"},

@@ -118,7 +118,7 @@ def test_resuming_starts_from_the_saved_weights(folder, tmp_path):
 def test_training_lowers_the_loss(tmp_path):
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 1)
-    trainer = Trainer(model, tmp_path, TimeBox(0.02, 1.0, 3e-2, 1))
+    trainer = Trainer(model, tmp_path, TimeBox(0.05, 1.0, 0.1, 1))
     x = torch.randn(64, 4)
     y = x @ torch.tensor([[1.0], [2.0], [-1.0], [0.5]])
     seen = []

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from .checkpoint import PACKAGED
+from .device import has_bf16_units, pick_device, pick_precision
 from .io.face import detector_name
 from .kernels.dispatch import backend_report
-from .pipeline import has_bf16_units, pick_device, pick_precision
 
 PACKAGES = ("torch", "triton", "transformers", "safetensors", "accelerate", "numpy", "einops", "av", "pillow",
             "scikit-image", "mediapipe", "onnxruntime", "pillow-heif", "gradio")  # fmt: skip

@@ -15,6 +15,7 @@ from .. import checkpoint
 from ..audio import AudioEncoder
 from ..config import CONFIGS
 from ..controls import Controls
+from ..device import pick_device, pick_precision
 from ..errors import InputError
 from ..face.model import FaceModel
 from ..kernels import use_backend
@@ -22,7 +23,7 @@ from ..latents import FaceLatents
 from ..motion.conditions import Conditions, nothing_empty
 from ..motion.diffusion import sample
 from ..motion.transformer import Denoiser
-from ..pipeline import Vasa, pick_device, pick_precision
+from ..pipeline import Vasa
 from ..runtime import lay_out, precision
 from ..stream import Session
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ..backends.liveportrait.config import RendererConfig
 from ..backends.liveportrait.weights import PARTS
 from ..backends.seeded import inputs
+from ..device import pick_device, pick_precision
 from ..errors import InputError
 from ..graphs import Graphed
-from ..pipeline import pick_device, pick_precision
 from ..runtime import lay_out
 from ..runtime import precision as precise
 from . import clock

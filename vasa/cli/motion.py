@@ -287,7 +287,7 @@ def _edited(given: argparse.Namespace, path: Path, edit: Any) -> None:
 def _drawing(given: argparse.Namespace, file: Any) -> tuple[tuple[Any, Any], dict[str, Any]]:
     """The models that draw motion, and what they are asked for."""
     from .. import checkpoint
-    from ..pipeline import pick_device
+    from ..device import pick_device
 
     if (backend := checkpoint.backend_of(given.model)) != "vasa":
         raise InputError(

@@ -137,7 +137,9 @@ _FESTIVAL = {
     "pc": _FestivalKind("voice_pc_diphone", "it", "latin-1", ITALIAN, package="festvox-itapc16k"),
     "dita": _FestivalKind("voice_czech_dita", "cs", "iso8859-2", CZECH, 200.0, _CZECH_PITCH, "festvox-czech-dita"),
     "ph": _FestivalKind("voice_czech_ph", "cs", "iso8859-2", CZECH, 100.0, _CZECH_PITCH, "festvox-czech-ph"),
-    "machac": _FestivalKind("voice_czech_machac", "cs", "iso8859-2", CZECH, 100.0, _CZECH_PITCH, "festvox-czech-machac"),
+    "machac": _FestivalKind(
+        "voice_czech_machac", "cs", "iso8859-2", CZECH, 100.0, _CZECH_PITCH, "festvox-czech-machac"
+    ),
     "krb": _FestivalKind("voice_czech_krb", "cs", "iso8859-2", CZECH, 200.0, _CZECH_PITCH, "festvox-czech-krb"),
     "lj": _FestivalKind("voice_suo_fi_lj_diphone", "fi", "latin-1", FINNISH, package="festvox-suopuhe-lj"),
     "mv": _FestivalKind("voice_hy_fi_mv_diphone", "fi", "latin-1", FINNISH, package="festvox-suopuhe-mv"),

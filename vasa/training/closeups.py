@@ -19,7 +19,7 @@ from ..synthetic.augment import sensor
 from ..synthetic.person import PARTS
 from .data import PairBatch, StillShards
 from .face import prepare
-from .loop import TimeBox, Trainer
+from .loop import TimeBox, Trainer, mixed_precision
 from .losses import mask_loss, pyramid_l1, weighted_l1
 
 _OWN_PARTS = [PARTS.index(name) for name in ("lips", "mouth", "eye")]
@@ -164,7 +164,7 @@ def score_closeups(closeups: CloseUps, shards: StillShards, size: int, count: in
     for _ in range(count // 8):
         batch = prepare(shards.pairs(8, 1, generator), size, None, device)
         for name, close_up, patch in _three(closeups):
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+            with torch.inference_mode(), mixed_precision(device):
                 decoded, truth = draw(close_up, patch, batch, batch.source.image, None)
             for kind, image in (("", decoded.image), ("_copy", truth["still"])):
                 error = (image - truth["image"]).square().mean(1, keepdim=True) * truth["weights"]
@@ -182,7 +182,7 @@ def write_patches(closeups: CloseUps, shards: StillShards, path: Path, size: int
     batch = prepare(shards.pairs(10, 1, torch.Generator().manual_seed(3)), size, None, device)
     columns: list[Tensor] = []
     for _, close_up, patch in _three(closeups)[:2]:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+        with torch.inference_mode(), mixed_precision(device):
             decoded, truth = draw(close_up, patch, batch, batch.source.image, None)
         shown = (truth["still"], decoded.image, truth["image"], decoded.painted, decoded.mask.expand(-1, 3, -1, -1))
         columns += [F.interpolate(picture.float(), size=(96, 96), mode="bilinear") for picture in shown]

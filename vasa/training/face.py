@@ -18,7 +18,7 @@ from ..face.reader import FaceReader, ReaderConfig
 from ..latents import FaceLatents
 from ..synthetic.augment import sensor
 from .data import PairBatch, Stills, StillShards, colour_jitter
-from .loop import TimeBox, Trainer, load_matching
+from .loop import TimeBox, Trainer, load_matching, mixed_precision
 from .losses import (
     canonical_loss,
     dynamics_loss,
@@ -257,7 +257,7 @@ def score_face(model: FaceModel, shards: StillShards, size: int, count: int = 48
     for _ in range(count // 8):
         batch = prepare(shards.pairs(8, 1, generator), size, None, device)
         source, target = batch.source, batch.target
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+        with torch.inference_mode(), mixed_precision(device):
             pose, dynamics = model.read(source.image)
             driving = target.dynamics if model.config.dynamics_names else model.read(target.image)[1]
             decoded = model.decode(model.encode(source.image, pose, dynamics), target.head_pose, driving)

@@ -14,7 +14,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..device import pick_device, pick_precision
 from ..errors import InputError
+
+
+def _in_bf16(device: torch.device) -> bool:
+    # half precision of the other kind would need scaled losses
+    return pick_precision("auto", device) is torch.bfloat16
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Autocast to bf16 where the hardware computes in it; elsewhere it would be emulated, several times slower."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=_in_bf16(device))
 
 
 @dataclass(frozen=True)
@@ -48,8 +59,8 @@ class Trainer:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.box = box
-        # accelerate places the model and wraps it for several processes; bf16 everywhere it is supported
-        self.accelerator = Accelerator(mixed_precision="bf16")
+        # accelerate places the model and wraps it for several processes
+        self.accelerator = Accelerator(mixed_precision="bf16" if _in_bf16(pick_device("auto")) else "no")
         if resume is not None:
             load_matching(model, resume)
         use_channels_last(model)
@@ -85,7 +96,7 @@ class Trainer:
                 self.average[name].lerp_(value.float(), 1 - decay)
 
     def run(self, step, panel=None) -> None:
-        """Train until the time is up.
+        """Train until the time is up, one step at least.
 
         Args:
             step: step(index) -> dict of scalar tensors for the log; it calls `descend` itself.
@@ -94,8 +105,10 @@ class Trainer:
         sums: dict[str, float] = {}
         counted, saved = 0, time.monotonic()
         bar = tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed} {postfix}", mininterval=10)
-        while self.progress < 1:
+        finished = False
+        while not finished:
             losses = step(self.index)
+            finished = self.progress >= 1
             self.index += 1
             counted += 1
             for name, value in losses.items():
@@ -103,7 +116,7 @@ class Trainer:
             bar.n = int(100 * self.progress)
             if self.index % 20 == 0:
                 bar.set_postfix_str(f"{self.index} " + " ".join(f"{k} {v / counted:.4f}" for k, v in sums.items()))
-            if time.monotonic() - saved > 60 * self.box.save_minutes or self.progress >= 1:
+            if finished or time.monotonic() - saved > 60 * self.box.save_minutes:
                 self.save()
                 scores = {k: v / counted for k, v in sums.items()}
                 scores |= panel(self) if panel is not None else {}

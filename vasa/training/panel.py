@@ -12,6 +12,7 @@ from torchvision.utils import make_grid
 from ..face.blocks import resize_pictures
 from ..face.model import FaceModel
 from .data import StillShards
+from .loop import mixed_precision
 
 
 def write_panel(model: FaceModel, shards: StillShards, path: Path, size: int, people: int = 5) -> None:
@@ -30,7 +31,7 @@ def write_panel(model: FaceModel, shards: StillShards, path: Path, size: int, pe
     source = resize_pictures(batch.source.image.to(device), size)
     target = resize_pictures(batch.target.image[:, 0].to(device), size)
     pose, own_pose = batch.target.head_pose[:, 0].to(device), batch.source.head_pose.to(device)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+    with torch.inference_mode(), mixed_precision(device):
         dynamics, own_dynamics = batch.target.dynamics[:, 0].to(device), batch.source.dynamics.to(device)
         if not model.config.dynamics_names:
             dynamics, own_dynamics = model.read(target)[1], model.read(source)[1]

@@ -13,12 +13,13 @@ from torch import Tensor
 from ...batches import Batches, mark_of
 from ...checkpoint import find
 from ...controls import ControlCurves, Controls
+from ...device import pick_device, pick_precision
 from ...errors import InputError
 from ...face.blocks import resize_pictures
 from ...geometry import angles_of, rotation
 from ...latents import FaceLatents, Motion
 from ...motion.plan import WindowPlan
-from ...pipeline import Vasa, pick_device, pick_precision
+from ...pipeline import Vasa
 from ...runtime import lay_out
 from ...runtime import precision as precise
 from ...threads import fit_threads
