@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,15 +20,19 @@ from vasa.synthetic.dataset import write_shard
 from vasa.synthetic.formula import formula_pack
 from vasa.synthetic.phones import PHONE_INDEX, VISEME_OF, Segment
 from vasa.training import data, losses
+from vasa.training.ahead import Ahead
 from vasa.training.audio import train_audio, viseme_track
 from vasa.training.closeups import train_closeups
+from vasa.training.discriminator import Adversary
 from vasa.training.encoders import train_encoders
 from vasa.training.export import export
 from vasa.training.face import FaceLossWeights, train_face
+from vasa.training.faces import train_faces
 from vasa.training.loop import TimeBox, Trainer
 from vasa.training.motion import train_motion
 from vasa.training.reader import train_reader
 
+TINY_FOLDER = Path(__file__).parent / "data" / "tiny"
 BOX = TimeBox(minutes=0.01, save_minutes=1.0, peak_rate=1e-3, warmup=1)
 
 
@@ -204,3 +209,46 @@ def test_rare_expressions_are_worth_learning():
     assert found[1] < found[0] and found[1] < found[2]
     doubled = losses.dynamics_loss(torch.full((10, 59), 0.2), 2 * truth, 2 * spread)
     assert torch.allclose(doubled, found[1])
+
+
+def test_one_time_box_for_everything_that_sees(tmp_path):
+    before = checkpoint.load(TINY_FOLDER)
+    model = train_faces(tmp_path / "round", 1e-3, model=TINY_FOLDER, size=64, shard=(2, 4))
+    after = checkpoint.load(model)
+    assert sorted(p.stem for p in model.glob("*.safetensors")) == ["audio", "face", "motion", "reader"]
+    changed = [k for k, v in after.face.state_dict().items() if not torch.equal(v, before.face.state_dict()[k])]
+    assert changed
+    for name, value in after.motion.state_dict().items():
+        torch.testing.assert_close(value, before.motion.state_dict()[name], atol=2e-3, rtol=2e-3)
+    scores = [json.loads(line) for line in (tmp_path / "round" / "face" / "scores.jsonl").read_text().splitlines()]
+    assert {"discriminator", "perceptual", "val_model"} <= scores[-1].keys()
+
+
+def test_discriminators_learn_to_tell_and_their_losses_reach_the_picture():
+    torch.manual_seed(0)
+    adversary = Adversary(rate=2e-3, warmup=2)
+    real = torch.rand(4, 3, 64, 64)
+    fake = torch.full((4, 3, 64, 64), 0.5, requires_grad=True)
+    told = [adversary.learn(fake, real).item() for _ in range(12)]
+    assert told[-1] < 0.7 * told[0] and fake.grad is None
+    adversarial, matching = adversary.losses(fake, real)
+    (adversarial + matching).backward()
+    assert fake.grad.abs().sum() > 0 and all(p.grad is None or not p.requires_grad for p in adversary.parameters())
+    assert [adversary.share(step) for step in (0, 2, 3, 4, 9)] == [0, 0, 0.5, 1, 1]
+
+
+def test_batches_made_ahead_are_the_same_every_time_and_pass_errors_on():
+    def make(generator):
+        return torch.rand(2, generator=generator)
+
+    for threads in (0, 2):
+        first, second = (Ahead(make, 3, threads) for _ in range(2))
+        drawn = [first.take() for _ in range(5)]
+        assert all(torch.equal(a, second.take()) for a in drawn)
+        assert len({tuple(d.tolist()) for d in drawn}) == 5
+
+    def broken(generator):
+        raise InputError("no shards")
+
+    with pytest.raises(InputError, match="no shards"):
+        Ahead(broken, 0, 1).take()

@@ -11,7 +11,7 @@ from .options import number, weights_of
 
 FACE_LOSSES = (
     "image", "painted", "flow", "mask", "light", "encoders", "perceptual", "pair", "identity", "canonical",
-    "regions",
+    "adversarial", "matching", "regions",
 )  # fmt: skip
 
 
@@ -55,6 +55,17 @@ def add(commands: argparse._SubParsersAction) -> None:
         if part == "motion":
             trainer.add_argument("--audio", type=Path, required=True, help="folder written by `vasa train audio`")
         trainer.set_defaults(run=_run_train, part=part)
+    faces = parts.add_parser(
+        "faces", help="people, encoders, readers and face in one time box, for a GPU lent by the minute"
+    )
+    faces.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
+    faces.add_argument("--model", default="vasa-mini", help="name or folder to go on with")
+    faces.add_argument("--assets", type=Path, help="asset pack folder (default: VASA_ASSETS, else formulas)")
+    faces.add_argument("--max-minutes", type=number(0.01, 1e6), default=60.0, help="time box (60)")
+    faces.add_argument("--workers", type=number(1, 256, int), default=1, help="processes that render (1)")
+    faces.add_argument("--seed", type=number(0, 2**31 - 1, int), default=0)
+    faces.add_argument("--size", type=number(32, 1024, int), default=256, help="edge of the pictures, pixels")
+    faces.set_defaults(run=_run_faces)
     export = commands.add_parser("export", help="gather training runs into a model folder")
     for part in ("face", "closeups", "audio", "motion", "reader", "matte"):
         export.add_argument(f"--{part}", type=Path, required=part in ("face", "audio", "motion"), metavar="RUN")
@@ -103,6 +114,13 @@ def _run_train(given: argparse.Namespace) -> None:
         from ..training.motion import train_motion
 
         train_motion(given.data, given.out, box, CONFIGS[given.config], given.audio, **options)
+
+
+def _run_faces(given: argparse.Namespace) -> None:
+    from ..training.faces import train_faces
+
+    options = {name: getattr(given, name) for name in ("model", "assets", "workers", "seed", "size")}
+    print(train_faces(given.out, given.max_minutes, **options))
 
 
 def _run_export(given: argparse.Namespace) -> None:

@@ -36,6 +36,10 @@ class Stills:
     def __getitem__(self, index) -> Stills:
         return Stills(*(getattr(self, f.name)[index] for f in fields(self)))
 
+    def to(self, device: torch.device | str) -> Stills:
+        """The same on a device."""
+        return Stills(*(getattr(self, f.name).to(device) for f in fields(self)))
+
 
 @dataclass(frozen=True)
 class PairBatch:
@@ -54,6 +58,10 @@ class PairBatch:
     flow: Tensor
     visible: Tensor
     person: Tensor
+
+    def to(self, device: torch.device | str) -> PairBatch:
+        """The same on a device."""
+        return PairBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 class StillShards:

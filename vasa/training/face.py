@@ -17,7 +17,9 @@ from ..face.model import FaceModel
 from ..face.reader import FaceReader, ReaderConfig
 from ..latents import FaceLatents
 from ..synthetic.augment import sensor
+from .ahead import Ahead
 from .data import PairBatch, Stills, StillShards, colour_jitter
+from .discriminator import Adversary
 from .loop import TimeBox, Trainer, load_matching, mixed_precision
 from .losses import (
     canonical_loss,
@@ -49,6 +51,8 @@ class FaceLossWeights:
     pair: float = 0.0
     identity: float = 0.0
     canonical: float = 0.0
+    adversarial: float = 0.0
+    matching: float = 0.0
     regions: float = 1.0
 
 
@@ -74,7 +78,7 @@ def train_face(
     data: str | Path, out: str | Path, box: TimeBox, config: VasaConfig, *, seed: int = 0, batch_size: int = 6,
     targets: int = 2, size: int | None = None, resume: str | Path | None = None,
     validation: str | Path | None = None, encoders: str | Path | None = None, closeups: str | Path | None = None,
-    reader: str | Path | None = None, weights: FaceLossWeights | None = None,
+    reader: str | Path | None = None, weights: FaceLossWeights | None = None, loaders: int | None = None,
 ) -> None:  # fmt: skip
     """Train the face model.
 
@@ -92,6 +96,7 @@ def train_face(
         closeups: run of `train_closeups` to go on with, together with the rest; without it they are left out.
         reader: weights of the face reader that serves the perceptual and identity losses.
         weights: loss weights.
+        loaders: threads that make batches ahead; None: four beside a GPU, none where the CPU trains.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -112,15 +117,24 @@ def train_face(
     trainer = Trainer(model, out, box)
     device = trainer.accelerator.device
     judge = _load_reader(reader, device) if reader else None
+    adversary = Adversary().to(device) if weights.adversarial or weights.matching else None
     size = size or config.face.image_size
     supervised = bool(config.face.dynamics_names)
+
+    def draw(generator: torch.Generator) -> tuple[PairBatch, Tensor]:
+        batch = prepare(shards.pairs(batch_size, targets, generator), size, generator)
+        return batch, sensor(batch.source.image, generator)
+
+    if loaders is None:
+        loaders = 0 if device.type == "cpu" else 4
+    batches = Ahead(draw, seed, loaders)
 
     def step(index: int) -> dict[str, Tensor]:
         if index % 200 == 0:
             shards.refresh()
-        batch = prepare(shards.pairs(batch_size, targets, generator), size, generator, device)
+        batch, seen = batches.take()
+        batch, seen = batch.to(device), seen.to(device)
         source, target = batch.source, batch.target
-        seen = sensor(source.image.cpu(), generator).to(device)
         with trainer.accelerator.autocast():
             pose_read, dynamics_read = model.read(seen)
             pose, dynamics = _source_labels(source, pose_read, dynamics_read, generator, supervised)
@@ -138,8 +152,15 @@ def train_face(
         if (weights.pair or weights.canonical) and index % 5 == 0:
             with trainer.accelerator.autocast():
                 losses |= _paired(model, seen, source, target, weights, targets)
+        if adversary is not None:
+            with trainer.accelerator.autocast():
+                fooled = adversary.learn(decoded.image, target.image)
+                adversarial, matching = adversary.losses(decoded.image, target.image)
+            share = adversary.share(index)
+            losses["adversarial"] = weights.adversarial * share * adversarial
+            losses["matching"] = weights.matching * share * matching
         trainer.descend(sum(losses.values()))
-        return losses
+        return losses if adversary is None else losses | {"discriminator": fooled}
 
     scorer = FaceModel(sizes).to(device)
 
