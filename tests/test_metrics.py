@@ -276,6 +276,10 @@ def test_results_are_a_table_without_paths(tmp_path):
     assert "| a | ≥ 1 | 2 dB | yes |" in text
     assert "| b | ≤ 1 | not measured: no pictures were given | – |" in text
     assert [p.name for p in path.parent.iterdir()] == ["results.md"]
+    path.write_text(text + f"\n{report.KEPT}\n\nby hand\n")
+    report.write_results(path, "tiny", rows[:1], {"Machine": "another"})
+    again = path.read_text()
+    assert "another" in again and "| b |" not in again and again.endswith(f"\n\n{report.KEPT}\n\nby hand\n")
 
 
 def test_the_command_names_no_folders_of_this_machine(tmp_path):

@@ -14,6 +14,8 @@ import torch
 from ..checkpoint import find, sha256
 from ..io.files import replacing
 
+KEPT = "## Other measurements"
+"""From this line on, a file of results is written by hand and stays when the table is measured again."""
 _HASH_DIGITS = 12
 
 
@@ -66,7 +68,7 @@ def model_hash(name_or_folder: str | Path) -> str:
 
 
 def write_results(path: Path, model: str, rows: Sequence[Row], context: dict[str, str]) -> None:
-    """Write the table; the file appears under its name only when it is complete.
+    """Write the table; the file appears under its name only when it is complete, and keeps what follows `KEPT`.
 
     Args:
         path: Markdown file.
@@ -80,8 +82,10 @@ def write_results(path: Path, model: str, rows: Sequence[Row], context: dict[str
     lines += [f"| {row.measure} | {row.must_reach} | {row.measured} | {_verdict(row.met)} |" for row in rows]
     lines += ["", "## How the figures were taken", ""]
     lines += [f"- **{row.measure}**: {row.note}" for row in rows if row.note]
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    kept = "\n" + before[before.index(KEPT) :] if KEPT in before else ""
     with replacing(path) as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.write_text("\n".join(lines) + "\n" + kept, encoding="utf-8")
 
 
 def _verdict(met: bool | None) -> str:
