@@ -383,7 +383,7 @@ def test_weights_that_do_not_fit(capsys, portrait, speech, tmp_path, word):
 @needs_tiny
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 def test_ctrl_c_in_a_real_process(portrait, tmp_path):
-    speech = write_wav(tmp_path / "long.wav", 600.0)
+    speech = write_wav(tmp_path / "long.wav", 120.0)
     out = tmp_path / "out.mp4"
     out.write_bytes(b"earlier")
     command = [

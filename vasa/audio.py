@@ -5,13 +5,16 @@ Letters: `B` batch, `N` samples, `T` frames, `A` feature channels (the encoder's
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Wav2Vec2Config, Wav2Vec2Model
-from transformers.audio_utils import mel_filter_bank
 
 from .config import AudioConfig
+
+if TYPE_CHECKING:  # takes longer to import than torch, and `vasa --help` does without
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 
 class AudioEncoder(nn.Module):
@@ -21,6 +24,8 @@ class AudioEncoder(nn.Module):
         super().__init__()
         self.config = config
         if encoder is None:
+            from transformers import Wav2Vec2Model
+
             encoder = Wav2Vec2Model(_encoder_config(config))
             if config.mel_bands:
                 encoder.feature_extractor = MelFrontEnd(config)
@@ -60,6 +65,8 @@ class MelFrontEnd(nn.Module):
 
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
+        from transformers.audio_utils import mel_filter_bank
+
         width = config.overrides["conv_dim"][-1]
         bands = mel_filter_bank(
             self._TRANSFORM // 2 + 1, config.mel_bands, 60.0, 7600.0, config.sample_rate, mel_scale="htk"
@@ -109,6 +116,8 @@ def loudness(waveform: Tensor, num_frames: int) -> Tensor:
 
 
 def _encoder_config(config: AudioConfig) -> Wav2Vec2Config:
+    from transformers import Wav2Vec2Config
+
     # layerdrop and masking are pretraining devices; as frozen features they must be off
     settings = dict(layerdrop=0.0, apply_spec_augment=False, attn_implementation="sdpa")
     return Wav2Vec2Config(

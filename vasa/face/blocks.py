@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 from ..config import TrunkConfig
 from ..kernels.dispatch import group_norm_silu
@@ -121,6 +120,8 @@ class Trunk(nn.Module):
             self.body = nn.Sequential(*blocks, NormAct(c, group_width))
             self.channels = c
         else:
+            from torchvision.models import resnet  # half a second that the plain trunk does without
+
             make = {"resnet18": resnet.resnet18, "resnet50": resnet.resnet50}[config.kind]
             body = make(norm_layer=lambda c: nn.GroupNorm(num_groups(c, group_width), c))
             self.channels = body.fc.in_features

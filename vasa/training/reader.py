@@ -125,7 +125,9 @@ def train_reader(
     scorer = FaceReader(ReaderConfig()).to(device)
 
     def panel(trainer: Trainer) -> dict[str, float]:
-        return score_reader(trainer.with_average(scorer), held_out) if held_out else {}
+        if held_out is None:
+            return {}
+        return score_reader(trainer.with_average(scorer), held_out, min(96, 8 * len(held_out)))
 
     trainer.run(step, panel)
 
