@@ -290,10 +290,12 @@ def test_speech_and_video_share_the_face(pipe, files):
 
 
 def test_progress_tells_stages_and_can_cancel(pipe, files):
-    stages = []
-    drive(files / "p.png", files / "mute.mp4", files / "m.mp4", model=pipe, crop="none", driver_crop="none",
-          progress=lambda stage, done, total: stages.append((stage, done <= total)))  # fmt: skip
-    assert {stage for stage, _ in stages} == {"tracking", "frames"} and all(fine for _, fine in stages)
+    told = []
+    result = drive(files / "p.png", files / "mute.mp4", files / "m.mp4", model=pipe, crop="none", driver_crop="none",
+                   progress=lambda *now: told.append(now))  # fmt: skip
+    assert {stage for stage, _, _ in told} == {"tracking", "frames"} and all(done <= total for _, done, total in told)
+    tracked = [done for stage, done, _ in told if stage == "tracking"]
+    assert tracked == list(range(1, result.frames + 1)), "it can be stopped after every frame"
 
     def stop(*_):
         raise KeyboardInterrupt

@@ -79,7 +79,7 @@ def track(
         engine: reads pictures: `Vasa`, or another with `size`, `read_pose` and `read_motion`.
         face: which one in the first picture that shows a face, 0 = largest.
         crop: "auto" looks for it, and again now and then; "none" or (x, y, size) say where it is in the first frame.
-        progress: progress(frames read so far); may raise to cancel.
+        progress: progress(frames so far), after each of them; may raise to cancel.
 
     Raises:
         InputError: no frame shows a face.
@@ -91,12 +91,10 @@ def track(
         if len(batch) == BATCH:
             tracker.see(batch)
             batch = []
-            if progress is not None:
-                progress(tracker.count)
+        if progress is not None:
+            progress(tracker.count + len(batch))
     if batch:
         tracker.see(batch)
-        if progress is not None:
-            progress(tracker.count)
     return tracker.finished()
 
 
