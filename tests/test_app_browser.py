@@ -47,9 +47,11 @@ def findings(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("browser")
     speech = folder / "speech.wav"
-    with wave.open(str(ROOT / "examples" / "speech.wav")) as source, wave.open(str(speech), "wb") as target:
-        target.setparams(source.getparams())
-        target.writeframes(source.readframes(6 * source.getframerate()))
+    # a fast machine makes the short one before a hand could stop it
+    for path, seconds, times in ((speech, 6, 1), (folder / "long.wav", 6, 8)):
+        with wave.open(str(ROOT / "examples" / "speech.wav")) as source, wave.open(str(path), "wb") as target:
+            target.setparams(source.getparams())
+            target.writeframes(source.readframes(seconds * source.getframerate()) * times)
     app = serve(str(ROOT / "tests" / "data" / "tiny"), device="cpu", block=False, quiet=True)
     try:
         run = subprocess.run(
@@ -90,7 +92,7 @@ def test_the_video_plays_before_it_is_made_and_nothing_jumps(findings):
 
 def test_stop_keeps_a_video_that_can_be_saved(findings):
     assert "Stopped: kept" in findings["stop"]["said"]
-    assert 0 < len(list(read_video(findings["stop"]["file"]).frames)) < 150
+    assert 0 < len(list(read_video(findings["stop"]["file"]).frames)) < 1200
 
 
 def test_two_users_get_their_own(findings):

@@ -1,4 +1,4 @@
-// The page in a real browser: node suite.mjs URL PORTRAIT SPEECH FOLDER [only]. Prints one JSON object of findings.
+// The page in a real browser: node suite.mjs URL PORTRAIT SPEECH FOLDER [only]; FOLDER/long.wav is what gets stopped. Prints one JSON object of findings.
 import { createRequire } from 'node:module';
 import path from 'node:path';
 
@@ -24,9 +24,9 @@ const open = async (options = {}) => {
   await page.waitForTimeout(1500);
   return page;
 };
-const give = async page => {
+const give = async (page, sound = speech) => {
   await page.locator('#portrait input[type=file]').first().setInputFiles(portrait);
-  await page.locator('#speech input[type=file]').first().setInputFiles(speech);
+  await page.locator('#speech input[type=file]').first().setInputFiles(sound);
   await page.waitForFunction(() => document.querySelector('#portrait img') && document.querySelector('#speech .waveform-container, #speech #waveform, #speech canvas, #speech [data-testid=waveform-x]') !== undefined);
   await page.waitForTimeout(2500);
 };
@@ -74,7 +74,7 @@ const scenes = {
   },
   async stop() {
     const page = await open();
-    await give(page);
+    await give(page, path.join(folder, 'long.wav'));
     await page.click('#go');
     await page.waitForFunction(() => /s made/.test(document.querySelector('#status').innerText));
     await page.click('#stop');
@@ -95,7 +95,7 @@ const scenes = {
   },
   async two() {
     const pages = await Promise.all([open(), open()]);
-    await Promise.all(pages.map(give));
+    await Promise.all(pages.map(page => give(page)));
     const names = ['first.mp4', 'second.mp4'];
     await pages[1].getByText('Head, blinking and sampling').click();
     await pages[1].getByLabel('Seed').fill('7');
