@@ -4,16 +4,25 @@ import ctypes
 import importlib.util
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from vasa.errors import InputError
-from vasa.synthetic import speech
-from vasa.synthetic.corpus import cut, lengthen_pauses, load_corpus, make_shard
+from vasa.synthetic import corpus, speech
+from vasa.synthetic.corpus import cut, installed_voices, lengthen_pauses, load_corpus, make_shard
 from vasa.synthetic.espeak import EspeakVoice
 from vasa.synthetic.phones import VISEME_OF, VOWELS, Segment
-from vasa.synthetic.speech import FESTIVAL_OTHER, SAMPLE_RATE, FestivalVoice, FliteVoice, Request, Speech
+from vasa.synthetic.speech import (
+    FESTIVAL_OTHER,
+    SAMPLE_RATE,
+    FestivalVoice,
+    FliteVoice,
+    Request,
+    Speech,
+    installed_festival,
+)
 from vasa.synthetic.text import HELD_OUT, TRAINING, passage, sentence
 from vasa.synthetic.voice_augment import (
     augment_voice,
@@ -126,6 +135,26 @@ def test_missing_tool_is_named(monkeypatch):
         FliteVoice("rms").speak([Request("hello")])
     with pytest.raises(InputError, match="install the Debian package festival"):
         FestivalVoice("kal").speak([Request("hello")])
+
+
+def test_a_machine_with_few_voices_says_what_it_lacks(monkeypatch, caplog):
+    monkeypatch.setattr(speech.shutil, "which", lambda name: "/usr/bin/flite" if name == "flite" else None)
+    monkeypatch.setattr("vasa.synthetic.corpus.has_espeak", lambda: False)
+    found = installed_voices()
+    assert found["flite"] and not found["festival-english"] and not found["festival-other"] and not found["espeak"]
+    assert "festival festvox-kallpc16k" in caplog.text and "espeak-ng" in caplog.text
+    generator = torch.Generator().manual_seed(0)
+    assert {corpus._plan(3.0, False, found, generator).voice.name[:5] for _ in range(20)} == {"flite"}
+    monkeypatch.setattr(speech.shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match="expected a speech synthesiser, found none"):
+        installed_voices()
+
+
+@needs_festival
+def test_installed_festival_voices_are_listed():
+    listed = installed_festival()
+    assert set(listed) <= {*FESTIVAL_OTHER, "kal", "ked", "slt"}
+    assert listed or not Path("/usr/share/festival/voices/english/kal_diphone").exists()
 
 
 def test_held_out_sentences_and_voice_are_apart():

@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import multiprocessing
+import shutil
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Generator, Tensor
 
 from ..errors import InputError
 from .chance import choose, uniform
-from .espeak import ESPEAK_VARIANTS, EspeakVoice
+from .espeak import ESPEAK_VARIANTS, EspeakVoice, has_espeak
 from .phones import PHONE_INDEX, PHONES, VISEMES, Segment
 from .speech import (
     FESTIVAL_ENGLISH,
@@ -36,6 +37,8 @@ from .speech import (
     FliteVoice,
     Request,
     Speech,
+    festival_package,
+    installed_festival,
 )
 from .text import FOREIGN, passage
 
@@ -99,18 +102,53 @@ def cut(speech: Speech, seconds: float) -> Speech:
     return Speech(speech.waveform[: round(kept[-1].end * SAMPLE_RATE)], kept, speech.voice)
 
 
-def make_shard(path: Path, seed: int, validation: bool = False) -> None:
+def installed_voices() -> dict[str, tuple[str, ...]]:
+    """The training voices at hand, by synthesiser; what is missing is said, with the Debian package that brings it.
+
+    Raises:
+        InputError: there is none at all.
+    """
+    found: dict[str, tuple[str, ...]] = {"flite": FLITE_VOICES if shutil.which("flite") else ()}
+    festival = installed_festival()
+    found["festival-english"] = tuple(name for name in FESTIVAL_ENGLISH if name in festival)
+    found["festival-other"] = tuple(name for name in FESTIVAL_OTHER if name in festival)
+    found["espeak"] = ("espeak",) if has_espeak() else ()
+    missing = [] if found["flite"] else ["flite"]
+    missing += [] if shutil.which("festival") else ["festival"]
+    missing += [festival_package(name) for name in (*FESTIVAL_ENGLISH, *FESTIVAL_OTHER) if name not in festival]
+    missing += [] if found["espeak"] else ["espeak-ng"]
+    if not any(found.values()):
+        raise InputError(
+            "expected a speech synthesiser, found none; install flite, festival or espeakng-loader, the more voices "
+            "the better the training speech"
+        )
+    if missing:
+        _log.warning("fewer voices, for these Debian packages are missing: %s", " ".join(dict.fromkeys(missing)))
+    return found
+
+
+def make_shard(
+    path: Path, seed: int, validation: bool = False, voices: dict[str, tuple[str, ...]] | None = None
+) -> None:
     """Synthesise a quarter of an hour of utterances into one safetensors file.
+
+    Args:
+        path: the file.
+        seed: of voices, texts and prosody.
+        validation: held-out sentences by the held-out speaker.
+        voices: of `installed_voices`, which is asked without them.
 
     Raises:
         InputError: a synthesiser is missing.
     """
+    if voices is None:
+        voices = {} if validation else installed_voices()
     generator = Generator().manual_seed(seed)
     plans: list[_Plan] = []
     planned = 0.0
     while planned < _SHARD_HOURS * 3600:
         seconds = uniform(*_SECONDS, generator)
-        plans.append(_plan(seconds, validation, generator))
+        plans.append(_plan(seconds, validation, voices, generator))
         planned += seconds
     utterances = []
     for number, (plan, speech) in enumerate(_speak(plans)):
@@ -129,11 +167,12 @@ def make_shard(path: Path, seed: int, validation: bool = False) -> None:
 def make_corpus(folder: Path, hours: float, seed: int, validation: bool = False, workers: int = 1) -> None:
     """Make the shards of `folder` that are still missing."""
     folder.mkdir(parents=True, exist_ok=True)
+    voices = {} if validation else installed_voices()
     jobs = []
     for index in range(round(hours / _SHARD_HOURS)):
         path = folder / f"speech-{index:04d}.safetensors"
         if not path.exists():
-            jobs.append((path, 100_000 * seed + index, validation))
+            jobs.append((path, 100_000 * seed + index, validation, voices))
     if workers > 1:
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
             pool.starmap(make_shard, jobs, chunksize=1)
@@ -212,7 +251,7 @@ def load_corpus(folder: str | Path) -> Corpus:
     return Corpus(shards)
 
 
-def _plan(seconds: float, validation: bool, generator: Generator) -> _Plan:
+def _plan(seconds: float, validation: bool, voices: dict[str, tuple[str, ...]], generator: Generator) -> _Plan:
     """Draw voice, text and prosody of one utterance."""
     stretch = uniform(0.75, 1.35, generator)
     pitch = uniform(0.7, 1.3, generator)
@@ -221,14 +260,12 @@ def _plan(seconds: float, validation: bool, generator: Generator) -> _Plan:
         voice = FliteVoice("slt") if name == "flite-slt" else FestivalVoice("slt")
         stretch, pitch = uniform(0.85, 1.2, generator), 1.0
     else:
-        kinds = list(_MIX)
-        kind = kinds[int(torch.multinomial(torch.tensor(list(_MIX.values())), 1, generator=generator))]
+        shares = torch.tensor([share if voices[kind] else 0.0 for kind, share in _MIX.items()])
+        kind = list(_MIX)[int(torch.multinomial(shares, 1, generator=generator))]
         if kind == "flite":
-            voice = FliteVoice(choose(FLITE_VOICES, generator))
-        elif kind == "festival-english":
-            voice = FestivalVoice(choose(FESTIVAL_ENGLISH, generator))
-        elif kind == "festival-other":
-            voice = FestivalVoice(choose(FESTIVAL_OTHER, generator))
+            voice = FliteVoice(choose(voices[kind], generator))
+        elif kind.startswith("festival"):
+            voice = FestivalVoice(choose(voices[kind], generator))
         else:
             language = choose((*_ESPEAK_ENGLISH, *FOREIGN), generator)
             voice = EspeakVoice(language, choose(ESPEAK_VARIANTS, generator))

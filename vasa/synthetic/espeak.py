@@ -90,6 +90,15 @@ class EspeakVoice:
         return Speech(waveform, fit_segments(segments, len(waveform)), self.name)
 
 
+def has_espeak() -> bool:
+    """Whether the library can be loaded."""
+    try:
+        _espeak()
+    except InputError:
+        return False
+    return True
+
+
 @cache
 def _espeak() -> tuple[ctypes.CDLL, int]:
     """Load and initialise espeak-ng once per process; returns the library and its sample rate."""

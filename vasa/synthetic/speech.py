@@ -191,6 +191,23 @@ class FestivalVoice:
         ]
 
 
+def installed_festival() -> tuple[str, ...]:
+    """Those of our festival voices that this machine has; none without festival."""
+    if shutil.which("festival") is None:
+        return ()
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "list.scm"
+        script.write_text("(print (voice.list))")
+        listed = _run([shutil.which("festival"), "-b", str(script)]).decode("latin-1")
+    known = {f"voice_{name}" for name in listed.strip(" ()\n").split()}
+    return tuple(name for name, kind in _FESTIVAL.items() if kind.function in known)
+
+
+def festival_package(name: str) -> str:
+    """The Debian package of a festival voice."""
+    return _FESTIVAL[name].package
+
+
 FLITE_VOICES = ("rms", "awb", "kal16")
 FESTIVAL_ENGLISH = ("kal", "ked")
 FESTIVAL_OTHER = ("lp", "pc", "dita", "ph", "machac", "krb", "lj", "mv", "hindi", "marathi", "telugu", "nsh", "ona")
