@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 WIDTHS = (48, 96, 192, 384)
 _FINE_GAIN = 16.0
-"""What spectral norm leaves of fine detail, a fiftieth of the picture's range, told nothing apart (docs/log.md)."""
+"""Fine detail has a fiftieth of the picture's range; unenlarged, spectral norm let it vanish (docs/log.md)."""
 
 
 class PatchDiscriminator(nn.Module):
