@@ -1,13 +1,18 @@
-"""Triton's interpreter runs the kernels on CPU tensors; it must be asked for before anything imports Triton."""
+"""What must be set before the tests import anything: threads before PyTorch, the interpreter before Triton."""
 
 import asyncio
 import gc
 import os
 import warnings
 
-import pytest
-import torch
+# the tests' processes share the cores, and so do the processes that they start
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _PROCESSES)))
 
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+# it runs the kernels on CPU tensors
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 

@@ -71,6 +71,7 @@ def behave(
     distance: float | None = None,
     energy: float | None = None,
     articulation: float | None = None,
+    said: Prosody | None = None,
 ) -> Behaviour:
     """Draw one of the many ways to say something.
 
@@ -83,13 +84,14 @@ def behave(
         distance: 1 = average; constant over the clip if given. Default: 0.8 to 1.3.
         energy: amount of head movement, 0.4 to 1.3.
         articulation: how widely the mouth opens, 0.85 to 1.5.
+        said: prosody of the waveform, for who draws several clips of it. Default: found anew.
 
     Returns:
         ceil(N / 16000 · fps) frames.
     """
     num_frames = math.ceil(waveform.shape[0] / _SAMPLE_RATE * fps)
     count = math.ceil(num_frames / fps * RATE)
-    said = _extend(prosody(waveform), count)
+    said = _extend(prosody(waveform) if said is None else said, count)
     starts, stops = _pauses(segments)
     speaking = _speaking(segments, count)
 

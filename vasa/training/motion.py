@@ -25,6 +25,7 @@ from ..motion.windows import sound_of
 from ..synthetic.behaviour import behave
 from ..synthetic.corpus import Corpus, load_corpus
 from ..synthetic.phones import VISEME_OF, Segment
+from ..synthetic.prosody import prosody
 from ..synthetic.voice_augment import augment_voice
 from .audio import AudioTrainee
 from .loop import TimeBox, Trainer, load_matching
@@ -71,9 +72,9 @@ def make_windows(
             starts = torch.randint(k, frames - w + 1, (3,), generator=generator).tolist()
             with torch.inference_mode():
                 sounds = [sound_of(encoder, waveform.to(device), s - k, k + w, plan.context, fps)[0] for s in starts]
-            before = len(made)
+            before, said = len(made), prosody(waveform)
             for _ in range(performances):
-                acted = behave(waveform, segments, generator, fps=fps)
+                acted = behave(waveform, segments, generator, fps=fps, said=said)
                 motion = torch.cat([acted.head_pose, acted.dynamics], dim=-1)
                 for start, sound in zip(starts, sounds, strict=True):
                     rows = slice(start - k, start + w)
@@ -175,11 +176,10 @@ def train_motion(
     load_matching(trainee, Path(audio) / "weights.safetensors")
     encoder = trainee.encoder.eval()
     windows = make_windows(load_corpus(data), encoder, config, count, generator)
-    held_out = (
-        make_windows(load_corpus(validation), encoder, config, 384, generator, performances=1, augmented=False)
-        if validation
-        else None
-    )
+    held_out = None
+    if validation:
+        heard, few = load_corpus(validation), min(count, 384)
+        held_out = make_windows(heard, encoder, config, few, generator, performances=1, augmented=False)
     denoiser = Denoiser(config.motion, config.motion_dim, encoder.feature_dim)
     set_statistics(denoiser, windows)
     trainer = Trainer(denoiser, out, box, resume)
