@@ -5,9 +5,11 @@ import gc
 import os
 import warnings
 
-# the tests' processes share the cores, and so do the processes that they start
-_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _PROCESSES)))
+# the tests' processes share the cores, and so do the processes that they start; with more threads than cores everything
+# takes three times as long
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    _THREADS = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _THREADS)))
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
