@@ -83,7 +83,7 @@ def test_a_patch_changes_its_own_place_alone():
     drawn = Layers(
         torch.ones(2, 3, 16, 16), torch.zeros(2, 2, 16, 16), torch.ones(2, 1, 16, 16), torch.ones(2, 3, 16, 16)
     )
-    laid = lay_patch(whole, drawn, affine, MOUTH)
+    laid = Layers.split(lay_patch(whole.joined(), drawn, affine, MOUTH))
     inside = to_patch(identity_grid((size, size)).movedim(-1, 0).expand(2, -1, -1, -1), affine)
     expected = border_weight(inside)
     assert torch.allclose(laid.painted, expected.expand(-1, 3, -1, -1), atol=1e-5)
@@ -102,7 +102,7 @@ def test_a_patch_cut_and_laid_back_is_the_picture():
     cut = cut_patch(picture, pose, MOUTH, 64)
     flow = to_picture(patch_grid(64), affine)
     drawn = Layers(cut, flow, torch.zeros(1, 1, 64, 64), torch.ones(1, 3, 64, 64))
-    laid = lay_patch(layers_of(picture, size), drawn, affine, MOUTH)
+    laid = Layers.split(lay_patch(layers_of(picture, size).joined(), drawn, affine, MOUTH))
     assert (laid.painted - picture).abs().max() < 0.01
     assert (laid.flow - layers_of(picture, size).flow).abs().max() < 1e-3
 

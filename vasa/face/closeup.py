@@ -136,15 +136,16 @@ class CloseUps(nn.Module):
 
     def forward(self, layers: Layers, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Layers:
         """Lay the close-ups into the layers of whole pictures, which have the portrait's size."""
-        layers = self._lay(self.mouth, MOUTH, face.mouth, layers, face, head_pose, facial_dynamics)
+        whole = layers.joined()
+        whole = self._lay(self.mouth, MOUTH, face.mouth, whole, face, head_pose, facial_dynamics)
         for index, eye in enumerate(EYES):
-            layers = self._lay(self.eyes, eye, face.eyes[:, index], layers, face, head_pose, facial_dynamics)
-        return layers
+            whole = self._lay(self.eyes, eye, face.eyes[:, index], whole, face, head_pose, facial_dynamics)
+        return Layers.split(whole)
 
     def _lay(
-        self, close_up: CloseUp, patch: Patch, features: Tensor, layers: Layers, face: FaceLatents,
+        self, close_up: CloseUp, patch: Patch, features: Tensor, whole: Tensor, face: FaceLatents,
         head_pose: Tensor, facial_dynamics: Tensor,
-    ) -> Layers:  # fmt: skip
+    ) -> Tensor:  # fmt: skip
         b = len(head_pose)
         codes = codes_of(facial_dynamics, face.facial_dynamics.expand(b, -1), head_pose, face.head_pose, patch)
         seen = cut_patch(face.portrait, face.head_pose, patch, close_up.size).expand(b, -1, -1, -1)
@@ -152,7 +153,7 @@ class CloseUps(nn.Module):
         drawn = close_up(features.expand(b, -1, -1, -1), codes, seen, lean)
         source, driving = patch_affine(face.head_pose, patch).expand(b, -1, -1), patch_affine(head_pose, patch)
         drawn = replace(drawn, flow=to_picture(drawn.flow, source))
-        return lay_patch(layers, drawn, driving, patch)
+        return lay_patch(whole, drawn, driving, patch)
 
 
 def codes_of(driving: Tensor, source: Tensor, head_pose: Tensor, source_pose: Tensor, patch: Patch) -> Tensor:
@@ -164,16 +165,15 @@ def codes_of(driving: Tensor, source: Tensor, head_pose: Tensor, source_pose: Te
     return torch.cat([driving, source, head_pose[:, :3], source_pose[:, :3]], dim=-1).float()
 
 
-def lay_patch(layers: Layers, drawn: Layers, affine: Tensor, patch: Patch) -> Layers:
-    """Blend layers of a patch into layers of pictures of edge S.
+def lay_patch(whole: Tensor, drawn: Layers, affine: Tensor, patch: Patch) -> Tensor:
+    """Blend layers of a patch into layers of pictures of edge S; in place where no gradients are asked for.
 
     Args:
-        layers: of the whole pictures, [B, ., S, S].
+        whole: joined layers of the pictures, [B, 9, S, S].
         drawn: of the patch, [B, ., P, P]; `flow` already in picture positions of the portrait.
         affine: where the patch lies in the pictures, [B, 2, 3].
         patch: which one.
     """
-    whole = torch.cat([layers.painted, layers.flow, layers.mask, layers.gain], dim=1)
     b, channels, size = whole.shape[:3]
     edge = min(size, round(size * patch.half * _AVERAGE_SCALE * _REACH))
     # a window of fixed size about the patch, as nothing may depend on values (CUDA graphs)
@@ -184,14 +184,12 @@ def lay_patch(layers: Layers, drawn: Layers, affine: Tensor, patch: Patch) -> La
     x, y = (2 * c.float() / (size - 1) - 1 for c in (columns, rows))
     places = torch.stack([x[:, None, :].expand(-1, edge, -1), y[:, :, None].expand(-1, -1, edge)], dim=1)
     inside = to_patch(places, affine)
-    patches = torch.cat([drawn.painted, drawn.flow, drawn.mask, drawn.gain], dim=1)
-    laid = F.grid_sample(patches, inside.movedim(1, -1), padding_mode="border", align_corners=True).flatten(2)
+    laid = F.grid_sample(drawn.joined(), inside.movedim(1, -1), padding_mode="border", align_corners=True).flatten(2)
     share = border_weight(inside).flatten(2)
     flat = whole.flatten(2)
     mixed = torch.lerp(flat.gather(2, index), laid, share)
-    whole = flat.scatter(2, index, mixed).unflatten(2, (size, size))
-    painted, flow, mask, gain = whole.split([3, 2, 1, 3], dim=1)
-    return Layers(painted, flow, mask, gain)
+    lay = flat.scatter if torch.is_grad_enabled() else flat.scatter_
+    return lay(2, index, mixed).unflatten(2, (size, size))
 
 
 def border_weight(inside: Tensor) -> Tensor:

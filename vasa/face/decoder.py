@@ -59,6 +59,15 @@ class Layers:
         gain = None if self.gain is None else enlarge(self.gain, size)
         return Layers(enlarge(self.painted, size), enlarge(self.flow, size), enlarge(self.mask, size), gain)
 
+    def joined(self) -> Tensor:
+        """All in one tensor of their own, [B, 9, ., .]; they need one size and a gain."""
+        return torch.cat([self.painted, self.flow, self.mask, self.gain], dim=1)
+
+    @staticmethod
+    def split(joined: Tensor) -> Layers:
+        """Inverse of `joined`."""
+        return Layers(*joined.split([3, 2, 1, 3], dim=1))
+
 
 def compose(layers: Layers, portrait: Tensor) -> Decoded:
     """Picture = painted (1 - mask) + portrait(flow) gain mask, from layers of one resolution, [B, 3, H, W]."""
@@ -187,7 +196,8 @@ def enlarge(flow: Tensor, size: int) -> Tensor:
     """Positions (or a mask, or colours) at another resolution, [B, C, H, W] -> [B, C, size, size]; corners stay."""
     if flow.shape[-1] == size:
         return flow
-    return F.interpolate(flow, size=(size, size), mode="bilinear", align_corners=True)
+    # a convolution's two or three channels last would take three times as long on a CPU
+    return F.interpolate(flow.contiguous(), size=(size, size), mode="bilinear", align_corners=True)
 
 
 def _resized(portrait: Tensor, size: int) -> Tensor:
