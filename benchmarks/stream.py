@@ -143,7 +143,7 @@ def hour(pipe: Vasa, face: FaceLatents, speech: np.ndarray, plan: WindowPlan, mi
             print(rows[-1], file=sys.stderr, flush=True)
             started, busy, worst = time.perf_counter(), time.process_time(), 0.0
 
-    run_live(Session(pipe, face, Controls(), plan), Spoken(speech, minutes * 60, 6400), write, batch_size=5)
+    run_live(Session(pipe, face, Controls(), plan), Spoken(speech, minutes * 60, 6400), write)
     yield "| minute | resident memory | time a frame | CPU time a frame | largest difference of pictures and sound |"
     yield "|---|---|---|---|---|"
     yield from rows

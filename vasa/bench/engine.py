@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..face.model import FaceModel
 from ..kernels import use_backend
 from ..latents import FaceLatents
+from ..live import frames_at_a_time
 from ..motion.conditions import Conditions, nothing_empty
 from ..motion.diffusion import sample
 from ..motion.transformer import Denoiser
@@ -148,10 +149,10 @@ def session(vasa: Vasa, face: FaceLatents, seconds: float, steps: int, seed: int
 
 
 def hop_paths(vasa: Vasa, face: FaceLatents, seconds: float, steps: int, seed: int) -> dict[str, Callable[[], object]]:
-    """From the sound of the first hop to its first frame."""
+    """From the sound of the first hop to its first frame, with those that live use decodes together with it."""
 
     def fused() -> object:
-        return next(iter(session(vasa, face, seconds, steps, seed).frames()))
+        return next(iter(session(vasa, face, seconds, steps, seed).frames(frames_at_a_time(vasa))))
 
     def eager() -> object:
         with plainly():
@@ -163,11 +164,11 @@ def hop_paths(vasa: Vasa, face: FaceLatents, seconds: float, steps: int, seed: i
 def stream_paths(
     vasa: Vasa, face: FaceLatents, seconds: float, steps: int, seed: int
 ) -> dict[str, Callable[[], object]]:
-    """All frames that some sound gives, one by one."""
+    """All frames that some sound gives, as many at a time as in live use."""
 
     def fused() -> object:
-        for frame in session(vasa, face, seconds, steps, seed).frames():
-            last = frame
+        for frames in session(vasa, face, seconds, steps, seed).frames(frames_at_a_time(vasa)):
+            last = frames
         return last
 
     def eager() -> object:

@@ -108,7 +108,7 @@ def subjects(vasa: Vasa, seed: int, quick: bool):
             engine.window_paths(vasa, steps, seed)
         )  # fmt: skip
     yield "first frame after a hop of sound", shape, 0, engine.hop_paths(vasa, face, 1.0, 10, seed)
-    made = len(list(engine.session(vasa, face, 2.0, 10, seed).frames()))
+    made = sum(len(frames) for frames in engine.session(vasa, face, 2.0, 10, seed).frames(8))
     yield "streaming, frames of 2 s of sound", shape, made, engine.stream_paths(vasa, face, 2.0, 10, seed)
 
 
