@@ -29,7 +29,7 @@ from vasa.io.face import portrait_crop  # noqa: E402
 from vasa.io.image import load_image  # noqa: E402
 from vasa.io.transport import TransportStream  # noqa: E402
 from vasa.latents import DYNAMICS, FaceLatents  # noqa: E402
-from vasa.live import HOPS, measured, run_live  # noqa: E402
+from vasa.live import HOPS, frames_at_a_time, measured, run_live  # noqa: E402
 from vasa.metrics.motion_quality import blink_peaks  # noqa: E402
 from vasa.motion.plan import WindowPlan  # noqa: E402
 from vasa.stream import Session  # noqa: E402
@@ -87,7 +87,7 @@ def latency(pipe: Vasa, face: FaceLatents, speech: np.ndarray, plan: WindowPlan,
         clocks = time.perf_counter(), time.process_time()
         if (motion := session.pop_motion()) is None:
             break
-        for number, pictures in enumerate(pipe.decode(face, motion, batch_size=1)):
+        for number, pictures in enumerate(pipe.decode(face, motion, batch_size=frames_at_a_time(pipe))):
             frames += len(pictures)
             if number == 0:
                 wall.append(time.perf_counter() - clocks[0])
