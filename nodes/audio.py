@@ -79,7 +79,11 @@ class AudioFeatures(io.ComfyNode):
             search_aliases=["vasa audio", "wav2vec", "speech features", "audio encoder"],
             inputs=[
                 ModelSocket.Input("model", tooltip="From Load VASA Model; it sets the frame rate."),
-                io.Audio.Input("audio", tooltip="Speech at any sample rate, mono or stereo."),
+                io.Audio.Input(
+                    "audio",
+                    tooltip="Speech at any sample rate, mono or stereo. A batch gives a list, and everything behind it "
+                    "runs once for each clip.",
+                ),
                 io.Float.Input("start_time", tooltip="Seconds of the clip that are left out at the start.", **seconds),
                 io.Float.Input("duration", tooltip="Seconds to use; 0 uses the whole clip.", **seconds),
                 io.AudioEncoder.Input(
@@ -90,10 +94,16 @@ class AudioFeatures(io.ComfyNode):
                 ),
             ],
             outputs=[
-                SpeechSocket.Output("audio_features", tooltip="For Motion Diffusion."),
-                io.Audio.Output("audio", tooltip="The part that is used, for the video's sound track."),
-                io.Int.Output("frame_count", tooltip="Frames of the video: seconds times frame rate, rounded up."),
-                io.Float.Output("fps", tooltip="Frames per second."),
+                SpeechSocket.Output("audio_features", tooltip="For Motion Diffusion.", is_output_list=True),
+                io.Audio.Output(
+                    "audio", tooltip="The part that is used, for the video's sound track.", is_output_list=True
+                ),
+                io.Int.Output(
+                    "frame_count",
+                    tooltip="Frames of the video: seconds times frame rate, rounded up.",
+                    is_output_list=True,
+                ),
+                io.Float.Output("fps", tooltip="Frames per second.", is_output_list=True),
             ],
         )
 
@@ -103,28 +113,31 @@ class AudioFeatures(io.ComfyNode):
     ) -> io.NodeOutput:
         ears = None if audio_encoder is None else CoreEncoder(audio_encoder)
         check_hears(model.engine, ears)
-        waveform, rate = samples_of(audio)
-        total = Fraction(waveform.shape[1], rate)
+        clips, rate = clips_of(audio)
+        total = Fraction(clips.shape[2], rate)
         if start_time >= total:
             raise InputError(
                 f"start_time {start_time:g} s lies beyond the clip, which has {float(total):.2f} s; lower it"
             )
         first = round(start_time * rate)
-        waveform = waveform[:, first : first + round(duration * rate) if duration else None]
-        heard = room("io.audio").hear(waveform, rate)
-        for notice in heard.notices:
-            host().notice(notice)
+        clips = clips[:, :, first : first + round(duration * rate) if duration else None]
         fps = float(model.engine.fps)
-        frames = room("io.video").num_frames(Fraction(waveform.shape[1], rate), fps)
-        speech = Speech(heard.waveform, frames, fps, ears)
-        return io.NodeOutput(speech, {"waveform": waveform[None], "sample_rate": rate}, frames, fps)
+        frames = room("io.video").num_frames(Fraction(clips.shape[2], rate), fps)
+        speeches = []
+        for clip in clips:
+            heard = room("io.audio").hear(clip, rate)
+            for notice in heard.notices:
+                host().notice(notice)
+            speeches.append(Speech(heard.waveform, frames, fps, ears))
+        sounds = [{"waveform": clip[None], "sample_rate": rate} for clip in clips]
+        return io.NodeOutput(speeches, sounds, [frames] * len(clips), [fps] * len(clips))
 
 
-def samples_of(audio: Any) -> tuple[Tensor, int]:
-    """The samples [C, N] and the rate of ComfyUI's AUDIO.
+def clips_of(audio: Any) -> tuple[Tensor, int]:
+    """The clips [B, C, N] and the rate of ComfyUI's AUDIO.
 
     Raises:
-        InputError: no sound (a silent video gives None), several clips at once, or not AUDIO.
+        InputError: no sound (a silent video gives None), or not AUDIO.
     """
     if audio is None:
         raise InputError("there is no sound here: the video has no audio track; connect speech")
@@ -134,7 +147,19 @@ def samples_of(audio: Any) -> tuple[Tensor, int]:
         raise InputError(
             "expected AUDIO with a waveform and a sample rate; connect Load Speech or Load Audio"
         ) from error
-    if waveform.dim() == 3 and len(waveform) != 1:
-        raise InputError(f"expected one clip, got a batch of {len(waveform)}; give them as a list, one clip each")
     waveform = waveform.detach().float().cpu()
-    return (waveform[0] if waveform.dim() == 3 else torch.atleast_2d(waveform)), rate
+    return (waveform if waveform.dim() == 3 else torch.atleast_2d(waveform)[None]), rate
+
+
+def samples_of(audio: Any) -> tuple[Tensor, int]:
+    """The samples [C, N] of the one clip of ComfyUI's AUDIO, and its rate.
+
+    Raises:
+        InputError: as `clips_of`, or several clips.
+    """
+    clips, rate = clips_of(audio)
+    if len(clips) != 1:
+        raise InputError(
+            f"expected one clip, got a batch of {len(clips)}; connect the audio of Audio Features, clip by clip"
+        )
+    return clips[0], rate

@@ -25,6 +25,24 @@ FOLDER = "vasa"
 """Weights live in models/vasa, one folder per model."""
 PREVIEW_SIDE = 512
 AUTOCAST_DEVICES = ("cuda", "cpu", "xpu", "mps")
+EVERYTHING = 1e32
+"""Bytes to load that ComfyUI takes for no limit."""
+
+
+class Whole(comfy.model_patcher.ModelPatcher):
+    """Weights that are on a device with all their layers or with none.
+
+    Where memory is short ComfyUI leaves layers behind, which its own then fetch one by one while they compute. Ours do
+    not: they would meet pictures on another device.
+    """
+
+    def partially_load(self, device_to: torch.device, extra_memory: float = 0, **more: Any) -> Any:
+        """Load every layer, however little memory there seems to be."""
+        return super().partially_load(device_to, EVERYTHING, **more)
+
+    def partially_unload(self, device_to: torch.device, memory_to_free: float = 0, **more: Any) -> int:
+        """Free nothing, upon which ComfyUI takes all layers away."""
+        return 0
 
 
 class ComfyHost(Host):
@@ -102,7 +120,7 @@ class ComfyHost(Host):
         return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp32")
 
     def manage(self, weights: nn.Module) -> Any:
-        return comfy.model_patcher.ModelPatcher(weights, *self.places())
+        return Whole(weights, *self.places())
 
     def ready(self, managed: Any, memory: int, *others: Any) -> torch.device:
         management.load_models_gpu([managed, *others], memory_required=memory)

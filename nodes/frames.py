@@ -130,8 +130,8 @@ class DecodeVideo(io.ComfyNode):
             node_id="VASA_DecodeVideo",
             display_name="Decode Video",
             category=CATEGORY,
-            description="Renders the motion into a video with its sound, frame by frame: an hour takes no more "
-            "memory than a second. Connect crop to show it inside the whole original picture.",
+            description="Renders the motion into a video with its sound, frame by frame: an hour's frames take "
+            "no more memory than a second's. Connect crop to show it inside the whole original picture.",
             search_aliases=["vasa decode", "render video", "streaming", "long video", "talking head"],
             inputs=[
                 *decode_inputs(),

@@ -167,6 +167,15 @@ def test_another_seed_runs_only_what_depends_on_it(server):
     assert set(cached) == {"1", "2", "3", "4", "5"}
 
 
+def test_weights_that_were_unloaded_come_back(server):
+    """What ComfyUI's button for unloading models asks for; the loader's result stays in its cache."""
+    server.run(small("basic", seed=300))
+    server.post("/free", {"unload_models": True})
+    history = server.run(small("basic", seed=301))
+    (cached,) = [m[1]["nodes"] for m in history["status"]["messages"] if m[0] == "execution_cached"]
+    assert "1" in cached and len(list(read_video(video_of(server, history)).frames)) == 10
+
+
 def test_another_previous_motion_runs_what_depends_on_it(server):
     """The second of two chained clips: its key in ComfyUI's cache holds the first one's."""
     prompt = small("long", seed=200)

@@ -64,7 +64,7 @@ def speech(seconds, rate=16000, channels=1):
 
 
 def motion_of(model, face, seconds=0.4, **more):
-    features = AudioFeatures.execute(model, speech(seconds), 0.0, 0.0)[0]
+    features = AudioFeatures.execute(model, speech(seconds), 0.0, 0.0)[0][0]
     return MotionDiffusion.execute(model, face, features, **(QUIET | more))[0]
 
 
@@ -204,7 +204,7 @@ def test_a_missing_detector_names_its_remedy(here, monkeypatch):
 
 @pytest.mark.parametrize("seconds, rate, frames", [(1.0, 16000, 25), (1.0, 44100, 25), (0.52, 48000, 13)])
 def test_frames_are_seconds_times_rate_rounded_up(here, model, seconds, rate, frames):
-    features, audio, count, fps = AudioFeatures.execute(model, speech(seconds, rate, 2), 0.0, 0.0).args
+    (features,), (audio,), (count,), (fps,) = AudioFeatures.execute(model, speech(seconds, rate, 2), 0.0, 0.0).args
     assert (count, fps) == (frames, 25.0) and audio["sample_rate"] == rate
     assert features.waveform.shape == (round(seconds * 16000),) and audio["waveform"].shape[1] == 2
 
@@ -212,12 +212,12 @@ def test_frames_are_seconds_times_rate_rounded_up(here, model, seconds, rate, fr
 def test_one_sample_more_is_one_frame_more(here, model):
     sound = speech(1.0, 44100)
     longer = {**sound, "waveform": torch.nn.functional.pad(sound["waveform"], (0, 1))}
-    features, _, count, _ = AudioFeatures.execute(model, longer, 0.0, 0.0).args
+    (features,), _, (count,), _ = AudioFeatures.execute(model, longer, 0.0, 0.0).args
     assert count == 26 and len(features.waveform) == 16001
 
 
 def test_start_and_duration_cut_sound_and_frames_alike(here, model):
-    features, audio, count, _ = AudioFeatures.execute(model, speech(3.0), 0.5, 1.2).args
+    (features,), (audio,), (count,), _ = AudioFeatures.execute(model, speech(3.0), 0.5, 1.2).args
     assert count == 30 and audio["waveform"].shape == (1, 1, 19200) and len(features.waveform) == 19200
     with pytest.raises(InputError, match="start_time 5 s lies beyond"):
         AudioFeatures.execute(model, speech(3.0), 5.0, 0.0)
@@ -228,15 +228,24 @@ def test_start_and_duration_cut_sound_and_frames_alike(here, model):
     [
         (None, "no audio track"),
         ({"samples": 1}, "waveform"),
-        ({"waveform": torch.zeros(2, 1, 16000), "sample_rate": 16000}, "batch of 2"),
         ({"waveform": torch.full((1, 1, 16000), torch.nan), "sample_rate": 16000}, "NaN"),
         ({"waveform": torch.zeros(1, 1, 100), "sample_rate": 16000}, "at least 0.2 s"),
     ],
-    ids=["none", "foreign", "batch", "nan", "short"],
+    ids=["none", "foreign", "nan", "short"],
 )
 def test_sound_that_cannot_be_used_is_refused(here, model, audio, message):
     with pytest.raises(InputError, match=message):
         AudioFeatures.execute(model, audio, 0.0, 0.0)
+
+
+def test_a_batch_of_sounds_becomes_a_list_of_speeches(here, model, face):
+    clips = torch.cat([speech(0.4)["waveform"], 0.5 * speech(0.4)["waveform"].flip(-1)])
+    both = {"waveform": clips, "sample_rate": 16000}
+    features, audio, count, fps = AudioFeatures.execute(model, both, 0.0, 0.0).args
+    assert (count, fps) == ([10, 10], [25.0, 25.0]) and not torch.equal(features[0].waveform, features[1].waveform)
+    assert [torch.equal(one["waveform"][0], clip) for one, clip in zip(audio, clips, strict=True)] == [True, True]
+    with pytest.raises(InputError, match="batch of 2; connect the audio of Audio Features"):
+        DecodeVideo.execute(model, face, motion_of(model, face), 0, False, audio=both)
 
 
 def test_the_sample_speech_is_loaded_whole(here):

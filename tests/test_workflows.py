@@ -92,6 +92,47 @@ def test_an_editor_file_and_its_api_twin_are_one_graph(path):
     assert 5_000 < picture.stat().st_size < 120_000
 
 
+def unfolded(blueprint):
+    """A blueprint's inner graph in API format, with samples for its picture and its sound."""
+    graph = blueprint["definitions"]["subgraphs"][0]
+    links = {link["id"]: link for link in graph["links"]}
+    outside = {"image": ["picture", 0], "audio": ["sound", 0]}
+    prompt = {
+        "picture": {"class_type": "LoadImage", "inputs": {"image": "portrait.png [sample]"}},
+        "sound": {"class_type": "VASA_LoadSpeech", "inputs": {"audio": "speech.wav [sample]"}},
+    }
+    for node in graph["nodes"]:
+        linked = {one["name"]: links[one["link"]] for one in node["inputs"] if one["link"] is not None}
+        values, given = iter(node.get("widgets_values", ())), {}
+        for one in headless.CLASSES[node["type"]].GET_SCHEMA().inputs:
+            if one.io_type in headless.KINDS:
+                given[one.id] = next(values)
+                if one.settings.get("control_after_generate"):
+                    assert next(values) == "fixed"
+            elif (link := linked.get(one.id)) and link["origin_id"] > 0:
+                given[one.id] = [str(link["origin_id"]), link["origin_slot"]]
+            elif link and (name := graph["inputs"][link["origin_slot"]]["name"]) in outside:
+                given[one.id] = outside[name]
+        assert list(values) == [], "as many values as widgets"
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": given}
+    (end,) = [link for link in links.values() if link["target_id"] == graph["outputNode"]["id"]]
+    video = [str(end["origin_id"]), end["origin_slot"]]
+    prompt["end"] = {"class_type": "SaveVideo", "inputs": {"video": video, "filename_prefix": "head", "format": "auto"}}
+    return prompt
+
+
+def test_the_blueprint_is_the_whole_pipeline_as_one_node(tmp_path):
+    from vasa.io.video import read_video
+
+    blueprint = json.loads((ROOT / "subgraphs" / "VASA Talking Head.json").read_text())
+    (node,) = blueprint["nodes"]
+    shown = ["image", "audio", "seed", "controls", "steps", "model", "crop"]
+    assert [one["name"] for one in node["inputs"]] == shown and [one["name"] for one in node["outputs"]] == ["video"]
+    (path,) = run_workflow(unfolded(blueprint), QUICK, tmp_path)
+    video = read_video(path)
+    assert len(list(video.frames)) == 10 and video.audio is not None
+
+
 def test_a_workflow_can_be_given_as_its_content_with_a_face_for_each_portrait(tmp_path):
     """A batch of portraits is a list of faces; the nodes behind it run once for each."""
     prompt = copy.deepcopy(BASIC)
