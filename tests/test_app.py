@@ -3,14 +3,19 @@
 import asyncio
 import json
 import math
+import os
+import re
 import threading
 import warnings
 import wave
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # gradio's own imports
@@ -18,7 +23,21 @@ with warnings.catch_warnings():
     import gradio as gr
     from gradio_client import Client, handle_file
 
-    from vasa.app import background, cache, calls, panel, performance, player, timeline, words, workflow_tab
+    from vasa.app import (
+        background,
+        build,
+        cache,
+        calls,
+        hints,
+        inspect_tab,
+        panel,
+        performance,
+        player,
+        scores,
+        timeline,
+        words,
+        workflow_tab,
+    )
     from vasa.app.animate_tab import crop_request
     from vasa.app.api import crop_of
     from vasa.app.build import build_app, launch_options
@@ -132,6 +151,51 @@ def test_controls_become_widgets_and_back():
     )  # fmt: skip
     again = panel.controls_from(panel.values_from(controls))
     assert rounded(again.to_json()) == rounded(controls.to_json())
+
+
+def test_what_no_single_widget_holds_survives_the_page_too():
+    controls = Controls(emotion={"happy": 0.5, "surprised": 0.3}, blink=Blink(None, (1.2, 3.5)), steps=50)
+    values = panel.values_from(controls) | {"timeline": timeline.timeline_of(controls, 2.0)}
+    assert values["blink_at"] == "1.2, 3.5"
+    again = panel.controls_from(values)
+    assert again.blink == controls.blink and again.steps == 50
+    mixed = [one.curves(30).emotion for one in (controls, again)]
+    assert torch.allclose(*mixed)
+
+
+@pytest.mark.parametrize("sent", ["x", "1.2, y", "3, 1", "-1", "nan", 7])
+def test_times_to_blink_at_are_checked(sent):
+    with pytest.raises(InputError, match="blink"):
+        panel.blink_of({"natural_blinks": True, "blink_at": sent})
+
+
+def test_every_control_is_explained(client):
+    unexplained, used = [], set()
+    for block in client.vasa.blocks.values():
+        used |= {name.removeprefix("hint-") for name in getattr(block, "elem_classes", None) or []}
+        words = isinstance(block, gr.Markdown | gr.BrowserState)
+        if not isinstance(block, gr.components.Component) or words or not _shown(block):
+            continue
+        words = (
+            block.elem_id in ("head", "report") or "vasa-status" in block.elem_classes or "consent" in str(block.value)
+        )
+        if words or getattr(block, "info", None) or any(name.startswith("hint-") for name in block.elem_classes):
+            continue
+        unexplained.append((type(block).__name__, getattr(block, "label", None), block.elem_id))
+    assert unexplained == []
+    assert set(hints.HINTS) <= used
+    assert all(widget.elem_classes == [f"hint-{name}"] for name, widget in widgets().widgets.items())
+    with pytest.raises(KeyError):
+        hints.hinted(gr.Button(), "nothing")
+
+
+def _shown(block) -> bool:
+    """Whether it is on the page; the endpoints' widgets are not."""
+    while block is not None:
+        if isinstance(block, gr.Column) and not block.visible and block.elem_id != "live-pieces":
+            return False
+        block = block.parent
+    return True
 
 
 def test_every_preset_is_valid():
@@ -274,6 +338,22 @@ def test_an_example_is_made_once(studio, speech, tmp_path, monkeypatch):
     assert first[-1].video != again[-1].video and first[-1].video.read_bytes() == again[-1].video.read_bytes()
 
 
+def test_examples_are_made_ahead_while_nobody_is_there(studio, speech, tmp_path, monkeypatch):
+    monkeypatch.setenv("VASA_CACHE", str(tmp_path))
+    monkeypatch.setattr(cache, "PAUSE_SECONDS", 0.05)
+    job = studio.begin("somebody")
+    maker = threading.Thread(target=cache.make_examples, args=(studio, [(str(PORTRAIT), speech)]))
+    maker.start()
+    maker.join(0.3)
+    assert maker.is_alive() and not list(tmp_path.rglob("*.ts"))
+    studio.end("somebody", job)
+    maker.join(60)
+    assert len(list(tmp_path.rglob("report.json"))) == 1
+    in_background = studio.begin_in_background()
+    studio.end("a", studio.begin("a"))
+    assert in_background.stop.is_set()
+
+
 def test_watched_work_reports_stops_and_fails():
     def counts(progress):
         for i in range(3):
@@ -299,6 +379,24 @@ def test_users_have_folders_of_their_own_and_one_job_each(studio):
     assert studio.stop("a") and second.stop.is_set() and not other.stop.is_set()
     studio.end("a", second)
     assert not studio.stop("a") and not studio.stop("nobody")
+
+
+def test_who_comes_back_finds_the_last_video(studio):
+    studio.claim("page", "secret")
+    folder = studio.folder("page")
+    studio.remember("page", folder)
+    studio.remember("stranger", studio.folder("stranger"))
+    assert studio.last("secret") is None and studio.last("") is None
+    (folder / "talking.mp4").touch()
+    studio.claim("another page", "secret")
+    assert studio.last("secret") == folder and studio.last("stranger") is None
+
+
+def test_files_of_long_ago_are_deleted(studio):
+    old, new = studio.folder("a"), studio.folder("b")
+    os.utime(old, (0, 0))
+    studio.folder("c")
+    assert not old.exists() and new.exists()
 
 
 def test_speech_that_is_too_long_names_the_way_out(speech):
@@ -370,19 +468,126 @@ def test_a_call_needs_a_ticket_and_takes_it_once(studio):
     assert len(desk._tickets) == calls.MAX_TICKETS
 
 
+class Listener:
+    """Stands for a call and its performer."""
+
+    def __init__(self) -> None:
+        self.performer, self.closed = self, False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_call_ends_when_its_page_is_closed(studio):
+    desk, ended = calls.Calls(studio), []
+    desk.streams["a"], desk.streams["b"] = one, other = Listener(), Listener()
+    desk._ends["a"] = lambda: ended.append("a")
+    build._leaver(studio, desk)(SimpleNamespace(session_hash="a"))
+    assert one.closed and not other.closed and ended == ["a"] and set(desk.streams) == {"b"}
+    desk.leave("a")
+    assert ended == ["a"]
+
+
+def test_a_call_in_pieces_answers(studio):
+    from vasa.app.live_hls import HlsCall
+    from vasa.app.performer import Performer
+
+    performer = Performer(studio.pipe, studio.portrait(str(PORTRAIT)), TWO_STEPS)
+    call = HlsCall(performer, studio.pipe.size)
+    call.hear(48_000, (np.random.default_rng(0).standard_normal((48_000, 2)) * 3000).astype(np.int16))
+    pieces = call.pieces()
+    first = next(pieces)
+    assert round(first.seconds, 2) == 1.0 and call.seconds == first.seconds
+    performer.close()
+    assert len(list(pieces)) < 20 and performer.problem == ""
+
+
+# --- inspection
+
+
+def test_the_doctor_has_a_remedy_for_everything_that_is_wrong(studio, speech, tmp_path):
+    from scipy.io import wavfile
+
+    from vasa.app.inspection import examine_portrait, examine_speech
+    from vasa.io.image import load_image
+
+    rate, good = wavfile.read(speech)
+    loud = (good.astype(np.float64) * 40).clip(-32768, 32767).astype(np.int16)
+    quiet = (good.astype(np.float64) / 100).astype(np.int16)
+    sparse = np.concatenate([good, np.zeros(9 * len(good), np.int16)])
+    for samples, subject, remedy in (
+        (good, None, ""),
+        (loud, "Clipping", "less gain"),
+        (quiet, "Level", "closer"),
+        (sparse, "Speech share", "silence"),
+    ):
+        wavfile.write(tmp_path / "s.wav", rate, samples)
+        found = {one.subject: one for one in examine_speech(str(tmp_path / "s.wav")) if one.subject != "Note"}
+        assert {one.subject for one in found.values() if one.kind} == ({subject} if subject else set()), found
+        assert subject is None or remedy in found[subject].remedy
+    pixels = load_image(PORTRAIT).pixels
+    for change, subject, remedy in (
+        (lambda p: p * 0.15, "Light", "Brighten"),
+        (lambda p: torch.nn.functional.avg_pool2d(p[None], 15, 1, 7)[0], "Sharpness", "sharper"),
+        (lambda p: torch.nn.functional.interpolate(p[None], size=(150, 150))[0], "Head", "larger"),
+    ):
+        picture = (change(pixels) * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(picture).save(tmp_path / "p.png")
+        found = {one.subject: one for one in examine_portrait(studio, str(tmp_path / "p.png"))}
+        assert found[subject].kind == "warn" and remedy in found[subject].remedy, found
+    assert inspect_tab._seen(studio, str(PORTRAIT)).ndim == 3 and inspect_tab._seen(studio, speech) is None
+
+
+def test_the_clip_just_made_is_scored(studio, speech):
+    *_, made = events_of(studio, speech)
+    table, seen, plot = inspect_tab._inspect(studio)(str(PORTRAIT), speech, str(made.motion), str(made.video))
+    for subject in ("Faces", "Clipping", "Motion", "Head movement", "Steadiness", "Invisible mark", "Metadata", "C2PA"):
+        assert f"<td>{subject}</td>" in table, subject
+    assert seen["visible"] and plot["visible"]
+
+
+def test_scores_tell_a_good_clip_from_a_late_one(studio):
+    from vasa.app.inspection import envelope
+    from vasa.latents import DYNAMICS, Motion
+    from vasa.motion_file import MotionFile
+
+    sound = studio.heard(str(ROOT / "examples" / "speech.wav"))
+    dynamics, pose = torch.zeros(150, len(DYNAMICS)), torch.zeros(150, 6)
+    dynamics[:, DYNAMICS.index("jawOpen")] = torch.from_numpy(envelope(sound, 25.0, 150)).float()
+    for side in "LR":
+        dynamics[40:44, DYNAMICS.index(f"eyeBlink_{side}")] = 1.0
+    pose[::2, 0] = math.radians(4)
+    for shift, kinds in ((0, {"Steadiness"}), (5, {"Lips and sound", "Steadiness"})):
+        file = MotionFile(Motion(pose, dynamics.roll(shift, 0), 25.0, "vasa"), DYNAMICS, "m")
+        found = {one.subject: one for one in scores.scores(file, sound)}
+        assert {name for name, one in found.items() if one.kind} == kinds, found
+        assert found["Blinks"].finding.startswith("1,") and found["Head movement"].finding.startswith("1.33°")
+
+
 # --- endpoints
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    app = build_app(str(TINY), device="cpu")
+@contextmanager
+def launched(model: str = str(TINY)):
+    """A client of a page that is served."""
+    app = build_app(model, device="cpu")
     app.launch(**launch_options(prevent_thread_lock=True, quiet=True))
-    client = Client(app.local_url, verbose=False)
-    client.vasa = app
-    yield client
-    client.close()
-    app.close(verbose=False)
-    app.studio.close()
+    client = None
+    try:
+        client = Client(app.local_url, verbose=False)
+        client.vasa = app
+        yield client
+    finally:
+        if client is not None:
+            client.close()
+        app.close(verbose=False)
+        app.studio.close()
+
+
+@pytest.fixture(scope="module")
+def client():
+    with launched() as client:
+        yield client
 
 
 def test_a_program_gets_a_finished_file(client, speech):
@@ -393,6 +598,35 @@ def test_a_program_gets_a_finished_file(client, speech):
     assert report["seed"] == 5 and read_manifest(video)["controls"]["seed"] == 5
     moved, report = client.predict(handle_file(str(PORTRAIT)), handle_file(video), None, crop="none", api_name="/drive")
     assert report["frames"] == len(list(read_video(moved).frames))
+
+
+@pytest.mark.parametrize("model", [str(TINY), "vasa-mini"], ids=["tiny", "mini"])
+def test_every_endpoint_answers(model, tmp_path, monkeypatch):
+    # no program of the machine is needed
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with wave.open(str(ROOT / "examples" / "speech.wav")) as source, wave.open(str(tmp_path / "s.wav"), "wb") as target:
+        target.setparams(source.getparams())
+        target.writeframes(source.readframes(round(0.4 * source.getframerate())))
+    portrait, speech = handle_file(str(PORTRAIT)), handle_file(str(tmp_path / "s.wav"))
+    with launched(model) as client:
+        video, report = client.predict(portrait, speech, controls='{"steps": 2}', api_name="/animate_file")
+        assert report["frames"] == 10 and read_manifest(video)["mark"] is True
+        driven, report = client.predict(portrait, handle_file(video), None, crop="none", api_name="/drive")
+        assert report["frames"] == 10 == len(list(read_video(driven).frames))
+        *_, saved, motion = client.predict(portrait, speech, steps=2, seed=9, emotion="happy", api_name="/animate")
+        assert read_manifest(saved["value"])["controls"]["seed"] == 9
+        assert len(read_motion_file(motion["value"]).motion) == 10
+        found = client.predict(portrait, speech, handle_file(motion["value"]), handle_file(video), api_name="/inspect")
+        assert {"Faces", "Clipping", "Motion", "Invisible mark"} <= {one["subject"] for one in found}
+
+
+def test_the_documented_snippet_runs(client, monkeypatch):
+    page = (ROOT / "docs" / "app.md").read_text()
+    (snippet,) = re.findall(r"```python\n(from gradio_client.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(snippet.replace("http://127.0.0.1:7860", client.vasa.local_url), names)
+    assert names["report"]["frames"] == len(list(read_video(names["video"]).frames)) and names["report"]["seed"] == 1
 
 
 def test_twenty_requests_at_once_get_their_own_answers(client, tmp_path):
@@ -449,6 +683,42 @@ def test_no_file_of_the_server_can_be_had(client, tmp_path):
     with pytest.raises(Exception) as raised:
         client.predict(stolen, stolen, api_name="/animate_file")
     assert "root:" not in str(raised.value)
+
+
+def test_other_sites_strangers_and_large_files_are_kept_out(monkeypatch):
+    import httpx
+
+    monkeypatch.setattr(build, "MAX_FILE_SIZE", "20kb")
+    app = build_app(str(TINY), device="cpu")
+    app.launch(**launch_options(prevent_thread_lock=True, quiet=True, auth=("ada", "secret")))
+    try:
+        base = app.local_url
+        assert httpx.get(f"{base}config").status_code == 401
+        with httpx.Client(base_url=base, timeout=60) as browser:
+            for word, status in (("wrong", 400), ("secret", 200)):
+                assert browser.post("login", data={"username": "ada", "password": word}).status_code == status
+            assert browser.get("config").status_code == 200
+            for origin, allowed in ((base.rstrip("/"), True), ("https://elsewhere.example", False), ("null", False)):
+                asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+                answer = browser.options("gradio_api/queue/join", headers=asked)
+                assert (answer.headers.get("access-control-allow-origin") == origin) == allowed
+            for size, status in ((30_000, 413), (3_000, 200)):
+                assert browser.post("gradio_api/upload", files={"files": ("a.wav", b"0" * size)}).status_code == status
+    finally:
+        app.close(verbose=False)
+        app.studio.close()
+    assert app.delete_cache == (3600, build.CACHE_SECONDS)
+
+
+def test_a_full_queue_says_so(monkeypatch):
+    monkeypatch.setattr(build, "MAX_WAITING", 1)
+    with launched() as client:
+        files = (handle_file(str(PORTRAIT)), handle_file(str(ROOT / "examples" / "speech.wav")))
+        jobs = [client.submit(*files, api_name="/animate_file") for _ in range(6)]
+        said = [str(job.exception(timeout=300)) for job in jobs]
+        assert "None" in said and any("queue" in words.lower() and "full" in words.lower() for words in said), said
+        video, _ = client.predict(*files, api_name="/animate_file")
+        assert read_manifest(video)["mark"] is True
 
 
 def test_only_what_is_meant_for_programs_is_offered(client):

@@ -1,7 +1,10 @@
 """The notebook runs from top to bottom, and the kit finds its way behind a proxy. Needs the extra `notebook`."""
 
+import contextlib
 import json
 import socket
+import threading
+import time
 import warnings
 import wave
 from pathlib import Path
@@ -42,7 +45,7 @@ def test_the_notebook_runs_and_shows_the_page(tmp_path, monkeypatch):
         pytest.importorskip("gradio")
         pytest.importorskip("ipykernel")
         nbformat = pytest.importorskip("nbformat")
-        nbclient = pytest.importorskip("nbclient")
+        preprocessors = pytest.importorskip("nbconvert.preprocessors")
     with wave.open(str(ROOT / "examples" / "speech.wav")) as source, wave.open(str(tmp_path / "s.wav"), "wb") as target:
         target.setparams(source.getparams())
         target.writeframes(source.readframes(source.getframerate()))
@@ -50,7 +53,78 @@ def test_the_notebook_runs_and_shows_the_page(tmp_path, monkeypatch):
     monkeypatch.setenv("VASA_SPEECH", str(tmp_path / "s.wav"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     run = nbformat.read(NOTEBOOK, 4)
-    nbclient.NotebookClient(run, timeout=600, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    where = {"metadata": {"path": str(ROOT / "notebooks")}}
+    preprocessors.ExecutePreprocessor(timeout=600).preprocess(run, where)
     shown = json.dumps(run)
     for expected in ("<video controls", "image/png", "<iframe", "25 frames", "vasa 0."):
         assert expected in shown, expected
+
+
+@contextlib.contextmanager
+def behind_a_hub(port: int):
+    """A server that shows another one under a path of its own and strips it, as jupyter-server-proxy does."""
+    import httpx
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.responses import StreamingResponse
+    from starlette.routing import Route
+
+    async def forward(request):
+        # one client per request: they end in the server's loop
+        client = httpx.AsyncClient(timeout=None)
+        path = request.path_params["path"]
+        headers = {name: value for name, value in request.headers.items() if name != "accept-encoding"}
+        sent = client.build_request(
+            request.method, f"http://127.0.0.1:{port}/{path}", params=request.query_params, headers=headers,
+            content=await request.body(),
+        )  # fmt: skip
+        answer = await client.send(sent, stream=True)
+
+        async def body():
+            try:
+                async for piece in answer.aiter_raw():
+                    yield piece
+            finally:
+                await answer.aclose()
+                await client.aclose()
+
+        kept = {name: value for name, value in answer.headers.items() if name not in ("content-length", "connection")}
+        return StreamingResponse(body(), answer.status_code, kept)
+
+    routes = [Route(f"/user/ada/proxy/{port}/{{path:path}}", forward, methods=["GET", "POST", "HEAD"])]
+    hub = notebook.free_port()
+    server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), port=hub, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    try:
+        yield f"http://127.0.0.1:{hub}/user/ada/proxy/{port}/"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_works_behind_a_hub_and_a_second_one_takes_its_place(monkeypatch, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("gradio")
+        pytest.importorskip("ipykernel")
+        client = pytest.importorskip("gradio_client")
+    monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/ada/")
+    model, portrait = str(ROOT / "tests" / "data" / "tiny"), str(ROOT / "examples" / "portrait.png")
+    first = notebook.show(model, device="cpu")
+    port = notebook.free_port()
+    notebook.show(model, device="cpu", port=port)
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", first.server_port), 2):
+        pass
+    try:
+        with behind_a_hub(port) as address:
+            page = client.Client(address, verbose=False)
+            assert page.config["root"].endswith(f"/user/ada/proxy/{port}")
+            found = page.predict(client.handle_file(portrait), None, None, None, api_name="/inspect")
+            assert found[0]["finding"] == "640 × 640 pixels"
+            page.close()
+    finally:
+        notebook.close()

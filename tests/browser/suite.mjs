@@ -5,24 +5,58 @@ import path from 'node:path';
 const { chromium } = createRequire(path.join(process.env.NODE_PATH || process.cwd(), 'x.js'))('playwright-core');
 const [url, portrait, speech, folder, only] = process.argv.slice(2);
 const findings = {};
-const browser = await chromium.launch({
+const launch = (...more) => chromium.launch({
   executablePath: process.env.CHROMIUM,
   args: ['--no-sandbox', '--autoplay-policy=no-user-gesture-required', '--use-fake-ui-for-media-stream',
-    '--use-fake-device-for-media-stream'],
+    '--use-fake-device-for-media-stream', ...more],
 });
+const browser = await launch();
 
-const open = async (options = {}) => {
-  const context = await browser.newContext({ viewport: { width: 1440, height: 1000 }, acceptDownloads: true, ...options });
+const open = async (options = {}, by = browser) => {
+  const context = await by.newContext({ viewport: { width: 1440, height: 1000 }, acceptDownloads: true, ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(240000);
   page.external = [];
   page.problems = [];
   page.on('request', r => { if (!r.url().startsWith(url) && !/^(data|blob):/.test(r.url())) page.external.push(r.url()); });
   page.on('pageerror', e => page.problems.push(String(e)));
+  if (by !== browser) await page.addInitScript(listen);
   await page.goto(url, { waitUntil: 'load' });
   await page.waitForSelector('#go');
   await page.waitForTimeout(1500);
   return page;
+};
+// In the page: notes when the microphone becomes loud. The server paints frames white whose own sound is loud.
+const listen = () => {
+  window.heard = [];
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async wanted => {
+    const stream = await ask(wanted), context = new AudioContext(), analyser = context.createAnalyser();
+    analyser.fftSize = 256; context.createMediaStreamSource(stream).connect(analyser);
+    const samples = new Float32Array(256); let loud = 0;
+    setInterval(() => { analyser.getFloatTimeDomainData(samples);
+      const now = performance.now(); if (Math.max(...samples.map(Math.abs)) < 0.05) return;
+      if (now - loud > 500) window.heard.push(now); loud = now; }, 5);
+    return stream;
+  };
+};
+// In the page: notes when the video turns white.
+const watch = () => {
+  window.seen = [];
+  const video = document.querySelector('#live-stage video'), canvas = document.createElement('canvas');
+  canvas.width = canvas.height = 8; const pen = canvas.getContext('2d', { willReadFrequently: true }); let white = true;
+  const look = now => { pen.drawImage(video, 0, 0, 8, 8);
+    const light = pen.getImageData(0, 0, 8, 8).data.reduce((a, b) => a + b) / 256, is = light > 235;
+    if (is && !white) window.seen.push(now); white = is; video.requestVideoFrameCallback(look); };
+  video.requestVideoFrameCallback(look);
+};
+const call = async page => {
+  await page.getByRole('tab', { name: 'Live' }).click();
+  await page.locator('#live-portrait input[type=file]').first().setInputFiles(portrait);
+  await page.waitForSelector('#live-portrait img');
+  await page.waitForTimeout(1500);
+  await page.click('#prepare');
+  await page.waitForFunction(() => document.querySelector('#live-words').innerText.includes('Ready'));
 };
 const give = async (page, sound = speech) => {
   await page.locator('#portrait input[type=file]').first().setInputFiles(portrait);
@@ -137,12 +171,7 @@ const scenes = {
   },
   async live() {
     const page = await open({ permissions: ['microphone'] });
-    await page.getByRole('tab', { name: 'Live' }).click();
-    await page.locator('#live-portrait input[type=file]').first().setInputFiles(portrait);
-    await page.waitForSelector('#live-portrait img');
-    await page.waitForTimeout(1500);
-    await page.click('#prepare');
-    await page.waitForFunction(() => document.querySelector('#live-words').innerText.includes('Ready'));
+    await call(page);
     const clicked = Date.now();
     await page.click('#live-stage .start');
     await page.waitForFunction(() => { const v = document.querySelector('#live-stage video'); return v && v.videoWidth > 0 && v.currentTime > 0; });
@@ -152,6 +181,60 @@ const scenes = {
     const quality = await page.evaluate(() => { const v = document.querySelector('#live-stage video'); return [v.videoWidth, v.getVideoPlaybackQuality().totalVideoFrames]; });
     await page.click('#live-stage .end');
     return { first, words, quality, problems: page.problems };
+  },
+  async reaction() {
+    const other = await launch(`--use-file-for-fake-audio-capture=${path.join(folder, 'bursts.wav')}`);
+    const page = await open({ permissions: ['microphone'] }, other);
+    await call(page);
+    await page.click('#live-stage .start');
+    await page.waitForFunction(() => { const v = document.querySelector('#live-stage video'); return v && v.videoWidth > 0 && v.currentTime > 0; });
+    await page.evaluate(watch);
+    await page.waitForTimeout(60000);
+    const [heard, seen] = await page.evaluate(() => [window.heard, window.seen]);
+    const words = await page.locator('#live-stage .state').innerText();
+    await other.close();
+    // the first seconds of a call are not what it is like
+    const delays = heard.filter(t => t > seen[0] + 3000).map(t => seen.find(s => s > t) - t).filter(d => d < 2900).sort((a, b) => a - b);
+    const at = share => Math.round(delays[Math.min(delays.length - 1, Math.floor(share * delays.length))]);
+    return { count: delays.length, p50: at(0.5), p95: at(0.95), words };
+  },
+  async again() {
+    const page = await open();
+    await give(page, path.join(folder, 'long.wav'));
+    await page.click('#go');
+    await page.waitForFunction(() => /s made/.test(document.querySelector('#status').innerText));
+    const other = await page.context().newPage();
+    await page.close();
+    await other.waitForTimeout(5000);
+    await other.goto(url);
+    await other.waitForFunction(() => document.querySelector('#status')?.innerText.includes('still here'));
+    return { file: await save(other, 'again.mp4') };
+  },
+  async pieces() {
+    const page = await open({ permissions: ['microphone'] });
+    await call(page);
+    await page.route('**/rtc/offer', route => route.fulfill({ status: 404, body: '{}' }));
+    await page.click('#live-stage .start');
+    await page.waitForFunction(() => document.querySelector('#live-note')?.innerText.includes('No direct connection'));
+    const clicked = Date.now();
+    await page.locator('#live-pieces button', { hasText: 'Record' }).click();
+    await page.waitForFunction(() => { const v = document.querySelector('#live-pieces video'); return v && v.currentTime > 0.05; });
+    return { first: Date.now() - clicked, note: await page.locator('#live-note').innerText(), problems: page.problems };
+  },
+  async clip() {
+    const page = await open();
+    await give(page);
+    await page.hover('#speech');
+    const hint = await page.evaluate(() => document.querySelector('#speech').title);
+    await page.click('#go');
+    await page.waitForFunction(() => document.querySelector('#status').innerText.includes('Done'));
+    await page.getByRole('tab', { name: 'Inspect' }).click();
+    await page.click('#take-clip');
+    await page.waitForTimeout(2500);
+    await page.click('#look');
+    await page.waitForFunction(() => document.querySelector('#report').innerText.includes('C2PA'));
+    await page.waitForSelector('#seen img');
+    return { hint, report: await page.locator('#report').innerText(), problems: page.problems };
   },
 };
 for (const [name, scene] of Object.entries(scenes)) {

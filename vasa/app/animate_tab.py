@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,11 @@ import numpy as np
 
 from ..controls import Controls
 from ..errors import InputError
-from ..io.face import find_faces
-from ..io.image import load_image
-from ..io.preview import draw_faces
 from .cache import example_events
-from .inputs import picture_input
-from .panel import Panel, add_timeline, build_panel, controls_from, values_from
+from .hints import hinted
+from .inputs import picture_input, speech_input
+from .inspection import faces_picture
+from .panel import MOST_STEPS, Panel, add_timeline, blink_of, build_panel, controls_from, values_from
 from .performance import Event, Status, Wishes, perform
 from .player import Player, keep
 from .studio import Stopped, Studio
@@ -28,6 +29,9 @@ from .words import CONSENT, READY, capital, sentence, status_html
 PACKAGE = Path(__file__).resolve().parents[1]
 EXAMPLES = next((f for f in (PACKAGE / "examples", PACKAGE.parent / "examples") if f.is_dir()), PACKAGE.parent)
 """In an installed package its own folder, else the repository's."""
+EXAMPLE_PORTRAITS = {"Earrings": "portrait.png", "Brown hair": "portrait_2.jpg", "Blue shirt": "portrait_3.jpg"}
+"""Rendered people; all say the same."""
+CROP_NAMES, WISH_NAMES = ("crop", "face", "left", "top", "size"), ("fps", "paste_back", "keep_background", "label")
 CROPS = {"Find the face": "auto", "Middle of the picture": "none", "By hand": "hand"}
 FRAME_RATES = ("as the model", "24", "25", "29.97", "30", "50", "60")
 GPU = "engine"
@@ -36,12 +40,9 @@ GPU = "engine"
 
 def examples() -> list[tuple[str, str, str]]:
     """(name, portrait, speech) of the examples that come with the repository."""
-    portrait, speech = EXAMPLES / "portrait.png", EXAMPLES / "speech.wav"
-    return (
-        [("Rendered person, read sentence", str(portrait), str(speech))]
-        if portrait.exists() and speech.exists()
-        else []
-    )
+    speech = EXAMPLES / "speech.wav"
+    found = [(name, str(EXAMPLES / picture), str(speech)) for name, picture in EXAMPLE_PORTRAITS.items()]
+    return [one for one in found if Path(one[1]).exists() and speech.exists()]
 
 
 def crop_request(mode: str, x: float | None, y: float | None, size: float | None) -> Any:
@@ -66,11 +67,8 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
             portrait = picture_input(
-                sources=["upload", "webcam", "clipboard"],
-                label="Portrait",
-                height=300,
-                elem_id="portrait",
-            )
+                sources=["upload", "webcam", "clipboard"], label="Portrait", height=300, elem_id="portrait",
+            )  # fmt: skip
             with gr.Accordion("Crop", open=False):
                 mode = gr.Radio(list(CROPS), value="Find the face", label="Crop", info="The square the model sees.")
                 face = gr.Number(
@@ -80,13 +78,16 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
                     x = gr.Number(None, label="Left", info="Pixels.", min_width=80)
                     y = gr.Number(None, label="Top", info="Pixels.", min_width=80)
                     size = gr.Number(None, label="Size", info="Pixels.", min_width=80)
-                preview = gr.Image(label="What was found", interactive=False, height=220, buttons=[], elem_id="preview")
+                preview = hinted(
+                    gr.Image(label="What was found", interactive=False, height=220, buttons=[], elem_id="preview"),
+                    "preview",
+                )
             found = gr.Markdown("", elem_id="found")
-            speech = gr.Audio(type="filepath", sources=["upload", "microphone"], label="Speech", elem_id="speech")
+            speech = speech_input(elem_id="speech")
             ready_made = examples()
             chosen = gr.Radio(
-                [name for name, _, _ in ready_made], label="Examples", info="Play at once when they were made before.",
-                visible=bool(ready_made), elem_id="examples",
+                [name for name, _, _ in ready_made], label="Examples",
+                info="People who do not exist; they play at once.", visible=bool(ready_made), elem_id="examples",
             )  # fmt: skip
             with gr.Accordion("The film", open=False):
                 fps = gr.Dropdown(
@@ -100,20 +101,21 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
                 label = gr.Checkbox(False, label="Visible label", info="Print “AI-generated” into the corner.")
         with gr.Column(scale=7, min_width=320) as middle:
             player = Player(
-                streaming=True,
-                autoplay=True,
-                label="Video",
-                interactive=False,
-                elem_classes="vasa-player",
+                streaming=True, autoplay=True, label="Video", interactive=False, elem_classes="vasa-player",
                 elem_id="video",
-            )
+            )  # fmt: skip
+            hinted(player, "video")
             with gr.Row():
-                go = gr.Button("Animate", variant="primary", scale=3, elem_id="go")
+                go = hinted(gr.Button("Animate", variant="primary", scale=3, elem_id="go"), "animate")
                 stop = gr.Button("Stop", visible=False, scale=1, min_width=90, elem_id="stop")
-            status = gr.HTML(status_html(READY), elem_classes="vasa-status", elem_id="status")
+                hinted(stop, "stop")
+            status = gr.HTML(
+                status_html(READY), label="Status", show_label=False, elem_classes="vasa-status", elem_id="status"
+            )
             with gr.Row():
                 download = gr.DownloadButton("Save the video", interactive=False, elem_id="download")
                 motion_file = gr.DownloadButton("Save the motion", interactive=False, elem_id="save-motion")
+                hinted(download, "save-video"), hinted(motion_file, "save-motion")
             gr.HTML(f'<div class="vasa-consent">{CONSENT}</div>')
         with gr.Column(scale=5, min_width=300):
             panel = build_panel()
@@ -121,10 +123,10 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
         with middle:
             add_timeline(panel)
             with gr.Accordion("Controls as JSON", open=False):
-                text = gr.Code(language="json", label="Controls", lines=8, elem_id="controls-json")
+                text = hinted(gr.Code(language="json", label="Controls", lines=8, elem_id="controls-json"), "json")
                 with gr.Row():
-                    write = gr.Button("From the widgets", size="sm", min_width=100)
-                    read = gr.Button("To the widgets", size="sm", min_width=100)
+                    write = hinted(gr.Button("From the widgets", size="sm", min_width=100), "json-write")
+                    read = hinted(gr.Button("To the widgets", size="sm", min_width=100), "json-read")
 
     crop = [mode, face, x, y, size]
     wishes = [fps, paste_back, lock, label]
@@ -138,6 +140,7 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
         for index, test in (
             (0, lambda: studio.framed(portrait, crop_request(mode, x, y, size), int(face or 0))),
             (1, lambda: studio.speech(speech)),
+            (inputs.index(panel.widgets["blink_at"]), lambda: blink_of(panel.named(rest[9:]))),
         ):
             try:
                 test()
@@ -154,9 +157,11 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
         yield gr.skip(), status_html(Status("Starting")), *hidden, gr.update(visible=True), gr.update(interactive=False)
         try:
             controls = controls_from(panel.named(rest[9:]))
+            folder = studio.folder(user)
+            studio.remember(user, folder)
             made = Wishes(None if fps == FRAME_RATES[0] else float(fps), bool(paste_back), bool(lock), bool(label))
             events = perform(
-                studio, job, studio.folder(user),
+                studio, job, folder,
                 lambda: studio.portrait(portrait, crop_request(mode, x, y, size), int(face or 0)),
                 speech, controls, made, studio.speech(speech),
             )  # fmt: skip
@@ -213,6 +218,7 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
     def no_video(status: Status) -> tuple:
         return gr.skip(), status_html(status), gr.update(interactive=False), gr.update(interactive=False)
 
+    run.__signature__ = _named(["request", "portrait", "speech"], [*CROP_NAMES, *WISH_NAMES, *panel.widgets])
     go.click(
         run, inputs, outputs, validator=check, concurrency_id=GPU, concurrency_limit=1, show_progress="hidden",
         api_name="animate", api_description="Animate a portrait; the video streams. /animate_file gives a file.",
@@ -228,7 +234,39 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
     )
     _connect_crop(studio, portrait, crop, by_hand, preview, found)
     _connect_json(panel, speech, text, write, read)
-    return {"portrait": portrait, "speech": speech, "motion": motion_file, "panel": panel}
+    mine = gr.BrowserState("", storage_key="vasa")
+    gr.context.Context.root_block.load(
+        _returning(studio), mine, [mine, status, download, motion_file], show_progress="hidden",
+        api_visibility="private",
+    )  # fmt: skip
+    return {"portrait": portrait, "speech": speech, "video": download, "motion": motion_file}
+
+
+def _named(required: list[str], optional: list[str]) -> inspect.Signature:
+    """The names under which programs give a function's values."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind) for name in required]
+    return inspect.Signature(parameters + [inspect.Parameter(name, kind, default=None) for name in optional])
+
+
+def _returning(studio: Studio):
+    """Whoever closed the page while a video was made finds what was made of it."""
+
+    def welcome(request: gr.Request, token: str) -> tuple:
+        token = token or secrets.token_urlsafe(24)
+        studio.claim(request.session_hash, token)
+        folder = studio.last(token)
+        if folder is None:
+            return token, gr.skip(), gr.skip(), gr.skip()
+        motion = folder / "motion.safetensors"
+        return (
+            token,
+            status_html(Status("Your last video is still here.")),
+            gr.update(value=str(folder / "talking.mp4"), interactive=True),
+            gr.update(value=str(motion), interactive=True) if motion.is_file() else gr.skip(),
+        )
+
+    return welcome
 
 
 def _stopper(studio: Studio):
@@ -246,20 +284,14 @@ def _connect_crop(studio: Studio, portrait: Any, crop: list[Any], by_hand: Any, 
         if not path:
             return None, "", gr.skip(), gr.skip(), gr.skip()
         try:
-            pixels = load_image(path).pixels
             request = crop_request(mode, x, y, size)
-            boxes = find_faces(pixels) if request == "auto" else []
-            framed = studio.framed(path, request, int(face or 0))
+            picture, framed, _ = studio.looked_at(path, request, int(face or 0))
         except InputError as error:
             return None, f"**{sentence(error)}**", gr.skip(), gr.skip(), gr.skip()
-        import torch
-
-        upright = torch.rot90(pixels, framed.quarter_turns, (1, 2))
-        drawn = draw_faces(upright, boxes, [framed], 0)
         words = " ".join(capital(notice) for notice in framed.notices)
         numbers = (round(framed.x), round(framed.y), round(framed.side))
-        picture = (drawn * 255).round().byte().permute(1, 2, 0).numpy()
-        return picture, words, *(numbers if request == "auto" else (gr.skip(),) * 3)
+        drawn = faces_picture(picture.pixels, framed, request)
+        return drawn, words, *(numbers if request == "auto" else (gr.skip(),) * 3)
 
     for widget in (portrait, mode, face, x, y, size):
         event = widget.change if widget is portrait else widget.input
@@ -277,10 +309,15 @@ def _connect_json(panel: Panel, speech: Any, text: Any, write: Any, read: Any) -
     """The Controls JSON both ways, and the timeline's time axis from the speech."""
 
     def to_text(*values: Any) -> str:
-        return json.dumps(controls_from(panel.named(values)).to_json(), indent=2)
+        try:
+            return json.dumps(controls_from(panel.named(values)).to_json(), indent=2)
+        except InputError as error:
+            raise gr.Error(sentence(error), print_exception=False) from error
 
     def to_widgets(text: str) -> list[Any]:
         controls = Controls.from_json(text or "{}")
+        if controls.steps > MOST_STEPS:
+            gr.Warning(f"This page takes {MOST_STEPS} steps at most; the command line takes {controls.steps}.")
         values = values_from(controls) | {"timeline": timeline_of(controls, 8.0)}
         return [values[name] for name in panel.widgets]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
@@ -11,9 +12,12 @@ import gradio as gr
 
 from ..animate import name_of
 from ..errors import InputError
-from .animate_tab import build_animate_tab
+from .animate_tab import build_animate_tab, examples
 from .api import build_api
+from .cache import make_examples
+from .calls import Calls
 from .edit_tab import build_edit_tab
+from .hints import SCRIPT
 from .inspect_tab import build_inspect_tab
 from .live_tab import build_live_tab
 from .look import CSS, theme
@@ -48,11 +52,11 @@ def build_app(model: Any = "vasa-mini", *, device: str = "auto", longest: float 
         with gr.Tab("Edit", id="edit"):
             build_edit_tab(studio, shared)
         with gr.Tab("Inspect", id="inspect"):
-            build_inspect_tab(studio)
+            build_inspect_tab(studio, shared)
         with gr.Tab("Workflows", id="workflows"):
             build_workflow_tab(studio)
         build_api(studio)
-        app.unload(_leaver(studio))
+        app.unload(_leaver(studio, live))
     app.studio, app.live = studio, live
     return app.queue(max_size=MAX_WAITING, default_concurrency_limit=2)
 
@@ -60,8 +64,9 @@ def build_app(model: Any = "vasa-mini", *, device: str = "auto", longest: float 
 def launch_options(**given: Any) -> dict[str, Any]:
     """What every way of launching the page shares: looks and limits."""
     return {
-        "theme": theme(), "css": CSS, "max_file_size": MAX_FILE_SIZE, "allowed_paths": [], "show_error": True,
-        "strict_cors": True, "footer_links": ["api", "settings"], "ssr_mode": False, "share": False, **given,
+        "theme": theme(), "css": CSS, "head": SCRIPT, "max_file_size": MAX_FILE_SIZE, "allowed_paths": [],
+        "show_error": True, "strict_cors": True, "footer_links": ["api", "settings"], "ssr_mode": False,
+        "share": False, **given,
     }  # fmt: skip
 
 
@@ -85,7 +90,7 @@ def serve(
         port: default the first free one from 7860 on.
         auth: (user, password) to ask for.
         mcp: also offer the functions to language models (needs `gradio[mcp]`).
-        warm: load the model now and not at the first click.
+        warm: load the model now and not at the first click, then make the examples while nobody uses the page.
         block: stay until Ctrl-C.
         launch: for `gradio.Blocks.launch`.
     """
@@ -97,6 +102,9 @@ def serve(
     )
     app.launch(**options)
     app.live.mount(app.app)
+    if warm:
+        pairs = [files for _, *files in examples()]
+        threading.Thread(target=make_examples, args=(app.studio, pairs), daemon=True, name="vasa-examples").start()
     if block:
         try:
             app.block_thread()
@@ -125,8 +133,11 @@ def _choose_model(studio: Studio) -> None:
     choice.input(choose, choice, choice, api_visibility="private", concurrency_limit=1)
 
 
-def _leaver(studio: Studio):
+def _leaver(studio: Studio, live: Calls):
+    """What happens when a page is closed."""
+
     def leave(request: gr.Request) -> None:
         studio.stop(request.session_hash)
+        live.leave(request.session_hash)
 
     return leave

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,15 @@ from .. import __version__
 from ..animate import name_of
 from ..checkpoint import find
 from ..controls import Controls
+from ..errors import InputError
 from ..io.segments import Segment
 from .performance import Event, Status, Wishes, perform
 from .player import keep, seconds_of
-from .studio import Job, Studio
+from .studio import Job, Stopped, Studio
+
+ATTEMPTS = 3
+"""How often an example is begun anew after a user came."""
+PAUSE_SECONDS = 5.0
 
 
 def cache_folder() -> Path:
@@ -47,6 +54,24 @@ def example_events(studio: Studio, job: Job, folder: Path, portrait: str, speech
         if event.video is not None and event.report["complete"]:
             _store(kept, pieces, event)
         yield event
+
+
+def make_examples(studio: Studio, pairs: list[tuple[str, str]]) -> None:
+    """Make the examples (portrait, speech) that are not kept yet, while nobody uses the page: users go first."""
+    for portrait, speech in pairs:
+        for _ in range(ATTEMPTS):
+            if (cache_folder() / _key(studio, portrait, speech) / "report.json").exists():
+                break
+            while (job := studio.begin_in_background()) is None:
+                if studio.closed:
+                    return
+                time.sleep(PAUSE_SECONDS)
+            try:
+                collections.deque(example_events(studio, job, studio.folder("examples"), portrait, speech), maxlen=0)
+            except Stopped:
+                continue
+            except (InputError, OSError):
+                return
 
 
 def _store(kept: Path, pieces: list[Segment], event: Event) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -44,6 +45,9 @@ class Calls:
         self._tickets: dict[str, tuple[str, Portrait, Controls]] = {}
         self._performers: dict[str, Performer] = {}
         self._peers: set[Any] = set()
+        self._ends: dict[str, Callable[[], Any]] = {}
+        self.streams: dict[str, Any] = {}
+        """Calls of those whom WebRTC does not reach, by user."""
 
     @property
     def ice_servers(self) -> list[dict[str, Any]]:
@@ -62,6 +66,13 @@ class Calls:
         """Other controls for the user's running call."""
         if (performer := self._performers.get(user)) is not None:
             performer.change(controls)
+
+    def leave(self, user: str) -> None:
+        """The user's page was closed: end the call, whichever way it came."""
+        if (end := self._ends.pop(user, None)) is not None:
+            end()
+        if (stream := self.streams.pop(user, None)) is not None:
+            stream.performer.close()
 
     def mount(self, app: Any) -> None:
         """Add the route that takes offers to the page's server."""
@@ -91,12 +102,15 @@ class Calls:
         clock = _Clock(performer)
         self._peers.add(peer)
         self._performers[user] = performer
+        loop = asyncio.get_running_loop()
+        self._ends[user] = lambda: asyncio.run_coroutine_threadsafe(end(), loop)
 
         async def end() -> None:
             performer.close()
             self._peers.discard(peer)
             if self._performers.get(user) is performer:
                 del self._performers[user]
+                self._ends.pop(user, None)
             await peer.close()
 
         @peer.on("track")

@@ -20,6 +20,7 @@ from ..motion_file import MotionFile, read_motion_file, save_motion
 from .api import GPU
 from .background import watched
 from .gaze_pad import gaze_of, gaze_pad
+from .hints import hinted
 from .inputs import picture_input
 from .inspection import curves_figure
 from .performance import Status
@@ -47,22 +48,26 @@ def build_edit_tab(studio: Studio, shared: dict[str, Any]) -> None:
             portrait = picture_input(
                 label="Portrait", height=240, sources=["upload", "webcam"], elem_id="edit-portrait"
             )
-            gr.Button("Take the portrait from Animate", size="sm").click(
+            hinted(gr.Button("Take the portrait from Animate", size="sm"), "take").click(
                 lambda path: path, shared["portrait"], portrait, show_progress="hidden", api_visibility="private"
             )
-            gaze = gaze_pad("Where the eyes look", elem_id="still-gaze")
+            gaze = hinted(gaze_pad("Where the eyes look", elem_id="still-gaze"), "gaze")
         with gr.Column(scale=1, min_width=280):
             still = gr.Image(
                 label="Moved by hand", interactive=False, height=460, buttons=["download"], elem_id="still"
             )
+            hinted(still, "still")
             said = gr.Markdown("", elem_id="still-words")
             turns = [
-                gr.Slider(-limit, limit, 0, step=1, label=label, info="Degrees from the portrait's own angle.")
-                for label, limit in TURNS.values()
+                hinted(
+                    gr.Slider(-limit, limit, 0, step=1, label=label, info="Degrees from the portrait's own angle."),
+                    name,
+                )
+                for name, (label, limit) in TURNS.items()
             ]
         with gr.Column(scale=1, min_width=280):
             sliders = [
-                gr.Slider(0, 1, 0, step=0.02, label=label, info=info, elem_id=f"still-{name}")
+                hinted(gr.Slider(0, 1, 0, step=0.02, label=label, info=info, elem_id=f"still-{name}"), "still")
                 for name, (label, info, _) in STILL.items()
             ]
     moved = [portrait, gaze, *sliders, *turns]
@@ -72,7 +77,7 @@ def build_edit_tab(studio: Studio, shared: dict[str, Any]) -> None:
             _still(studio), moved, [still, said], show_progress="hidden", trigger_mode="always_last",
             concurrency_id="still", concurrency_limit=1, api_visibility="private",
         )  # fmt: skip
-    _build_motions(studio, portrait)
+    _build_motions(studio, portrait, shared)
 
 
 def _still(studio: Studio):
@@ -106,7 +111,7 @@ def _still(studio: Studio):
     return still
 
 
-def _build_motions(studio: Studio, portrait: Any) -> None:
+def _build_motions(studio: Studio, portrait: Any, shared: dict[str, Any]) -> None:
     """The lower half: whole motions."""
     gr.Markdown("### Motions: files saved here, or videos to read them from")
     with gr.Row(equal_height=False):
@@ -117,6 +122,12 @@ def _build_motions(studio: Studio, portrait: Any) -> None:
             )
             second = gr.File(label="Second motion or video", type="filepath", file_types=kinds, height=140)
             sound = gr.Audio(label="Sound to carry along", type="filepath", sources=["upload"])
+            for widget, name in ((first, "motion"), (second, "second"), (sound, "sound")):
+                hinted(widget, name)
+            hinted(gr.Button("Take motion and speech from Animate", size="sm", elem_id="take-motion"), "take").click(
+                lambda *made: made, [shared["motion"], shared["speech"]], [first, sound], show_progress="hidden",
+                api_visibility="private",
+            )  # fmt: skip
         with gr.Column(scale=1, min_width=280):
             what = gr.Radio(
                 list(OPERATIONS), value=OPERATIONS[0], label="What to do", info="With the motions on the left."
@@ -132,10 +143,11 @@ def _build_motions(studio: Studio, portrait: Any) -> None:
             video = Player(label="Result", interactive=False, height=340, autoplay=True, elem_id="edited")
             status = gr.HTML(status_html(Status("Give a portrait above and a motion.")), elem_classes="vasa-status")
             with gr.Row():
-                go = gr.Button("Render", variant="primary", scale=2, elem_id="render")
-                stop = gr.Button("Stop", scale=1, min_width=80)
-            saved = gr.DownloadButton("Save the motion", interactive=False)
-    plot = gr.Plot(label="Movement", visible=False)
+                go = hinted(gr.Button("Render", variant="primary", scale=2, elem_id="render"), "render")
+                stop = hinted(gr.Button("Stop", scale=1, min_width=80), "end")
+            saved = hinted(gr.DownloadButton("Save the motion", interactive=False), "save-motion")
+    plot = hinted(gr.Plot(label="Movement", show_label=False, visible=False), "plot")
+    hinted(video, "result")
     inputs = [portrait, first, second, sound, what, overlap, times, speed, calm, paste_back]
 
     def check(

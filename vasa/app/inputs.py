@@ -1,10 +1,12 @@
-"""Pictures from the page as the files that were uploaded."""
+"""The boxes that every tab has for a portrait and for speech."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import gradio as gr
+
+from .hints import hinted
 
 
 def picture_input(**given: Any) -> gr.Image:
@@ -14,4 +16,9 @@ def picture_input(**given: Any) -> gr.Image:
     """
     widget = gr.Image(type="filepath", **given)
     widget.preprocess = lambda payload: None if payload is None else payload.path
-    return widget
+    return hinted(widget, "portrait")
+
+
+def speech_input(**given: Any) -> gr.Audio:
+    """A box for a sound file or one's own voice."""
+    return hinted(gr.Audio(type="filepath", label="Speech", sources=["upload", "microphone"], **given), "speech")

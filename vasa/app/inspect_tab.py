@@ -1,4 +1,4 @@
-"""The tab "Inspect": the input doctor, curves of a motion, and where a video comes from."""
+"""The tab "Inspect": the input doctor, curves and scores of a motion, and where a video comes from."""
 
 from __future__ import annotations
 
@@ -7,43 +7,49 @@ from typing import Any
 import gradio as gr
 
 from ..errors import InputError
+from ..io.audio import LoadedAudio
 from ..motion_file import read_motion_file
-from .inputs import picture_input
-from .inspection import (
-    Finding,
-    curves_figure,
-    envelope,
-    examine_portrait,
-    examine_speech,
-    examine_video,
-    mouth_opening,
-    sync,
-)
+from .hints import hinted
+from .inputs import picture_input, speech_input
+from .inspection import Finding, curves_figure, examine_portrait, examine_speech, examine_video, faces_picture
+from .scores import scores
 from .studio import Studio
-from .words import capital, sentence, table_html
+from .words import sentence, table_html
 
-EMPTY = '<p style="opacity:.6">Give something on the left.</p>'
+EMPTY = '<p style="opacity:.6">Give a portrait, speech, a motion file or a video, and look closer.</p>'
 
 
-def build_inspect_tab(studio: Studio) -> None:
+def build_inspect_tab(studio: Studio, shared: dict[str, Any]) -> None:
     """Lay out the tab and connect it."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=280):
+            take = hinted(gr.Button("Take the clip from Animate", size="sm", elem_id="take-clip"), "take")
             portrait = picture_input(
                 label="Portrait", height=220, sources=["upload", "webcam"], elem_id="doctor-portrait"
             )
-            speech = gr.Audio(type="filepath", label="Speech", sources=["upload", "microphone"])
+            speech = speech_input(elem_id="doctor-speech")
             motion = gr.File(
                 label="Motion file (.safetensors)", type="filepath", file_types=[".safetensors"], height=140
             )
+            hinted(motion, "motion-file")
             video = gr.File(label="Any video", type="filepath", file_types=["video"], height=140)
-            look = gr.Button("Look closer", variant="primary", elem_id="look")
+            hinted(video, "any-video")
+            look = hinted(gr.Button("Look closer", variant="primary", elem_id="look"), "look")
         with gr.Column(scale=2, min_width=320):
             report = gr.HTML(EMPTY, elem_classes="vasa-table", elem_id="report")
-            plot = gr.Plot(label="Movement", visible=False)
+            seen = gr.Image(
+                label="What the detector sees", interactive=False, height=320, buttons=[], visible=False, elem_id="seen"
+            )
+            hinted(seen, "seen")
+            plot = hinted(gr.Plot(label="Movement", show_label=False, visible=False), "plot")
+    given = [portrait, speech, motion, video]
+    take.click(
+        lambda *clip: clip, [shared[name] for name in ("portrait", "speech", "motion", "video")], given,
+        show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
     look.click(
-        _inspect(studio), [portrait, speech, motion, video], [report, plot], concurrency_limit=2,
-        show_progress_on=[report], api_visibility="private",
+        _inspect(studio), given, [report, seen, plot], concurrency_limit=2, show_progress_on=[report],
+        api_visibility="private",
     )  # fmt: skip
 
 
@@ -52,10 +58,23 @@ def _inspect(studio: Studio):
         findings, figure = examine(studio, portrait, speech, motion, video)
         if not findings:
             raise gr.Error("Give a portrait, speech, a motion file or a video first.", print_exception=False)
-        rows = [(one.subject, capital(one.finding), one.remedy, one.kind) for one in findings]
-        return table_html(rows), gr.update(value=figure, visible=figure is not None)
+        picture = _seen(studio, portrait)
+        return (
+            table_html([one.row for one in findings]),
+            gr.update(value=picture, visible=picture is not None),
+            gr.update(value=figure, visible=figure is not None),
+        )
 
     return look
+
+
+def _seen(studio: Studio, portrait: str | None) -> Any:
+    """The portrait with what the detector sees; None where nothing is."""
+    try:
+        picture, framed, _ = studio.looked_at(portrait)
+    except InputError:
+        return None
+    return faces_picture(picture.pixels, framed)
 
 
 def examine(
@@ -69,29 +88,23 @@ def examine(
     if speech:
         findings += examine_speech(speech)
     if motion:
-        found, figure = _examine_motion(motion, speech)
+        found, figure = _examine_motion(motion, speech or video)
         findings += found
     if video:
         findings += examine_video(video)[0]
     return findings, figure
 
 
-def _examine_motion(path: str, speech: str | None) -> tuple[list[Finding], Any]:
+def _examine_motion(path: str, spoken: str | None) -> tuple[list[Finding], Any]:
+    """Scores and curves of a motion file, beside the sound of a sound or video file."""
     try:
         file = read_motion_file(path)
     except InputError as error:
         return [Finding("Motion", sentence(error), "", "bad")], None
-    seconds = len(file.motion) / file.motion.fps
-    findings = [Finding("Motion", f"{len(file.motion)} frames, {seconds:.1f} s, model {file.model or 'unknown'}")]
-    sound = None
-    if speech:
+    sound: LoadedAudio | None = None
+    if spoken:
         try:
-            sound = Studio.heard(speech)
+            sound = Studio.heard(spoken)
         except InputError:
             sound = None
-    opening = mouth_opening(file.motion, file.names)
-    if sound is not None and opening is not None:
-        agreement, late = sync(opening, envelope(sound, file.motion.fps, len(file.motion)))
-        words = f"jaw and loudness agree by {agreement:.2f}, the jaw {1000 * late / file.motion.fps:+.0f} ms late"
-        findings.append(Finding("Lips and sound", words))
-    return findings, curves_figure(file.motion, file.names, sound)
+    return scores(file, sound), curves_figure(file.motion, file.names, sound)

@@ -11,15 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..io.audio import LoadedAudio
-from ..io.face import crop_square, detector_name, find_faces
+from ..io.audio import LoadedAudio, iterate_soundtrack
+from ..io.face import Crop, CropRequest, crop_square, detector_name, find_faces
+from ..io.preview import draw_faces
 from ..latents import Motion
 from ..provenance import Report, verify
 from .studio import Studio
-from .words import sentence
+from .words import capital, sentence
 
 MIN_FACE, MAX_YAW, MAX_PITCH = 110, math.radians(25), math.radians(20)
 BLURRED, DARK, BRIGHT = 0.001, 0.18, 0.85
+SPARSE, QUIET_DB, CLIPPED, FULL_SCALE = 0.3, -40.0, 0.001, 0.99
 ACTIVE_DB = 30.0
 """Blocks within so much of the loudest count as speech."""
 
@@ -42,7 +44,14 @@ class Finding:
 
     @property
     def row(self) -> tuple[str, str, str, str]:
-        return self.subject, self.finding, self.remedy, self.kind
+        return self.subject, capital(self.finding), self.remedy, self.kind
+
+
+def faces_picture(pixels: Tensor, framed: Crop, crop: CropRequest = "auto") -> np.ndarray:
+    """A picture with the faces that the detector sees and the square that the model gets, [h, w, 3] uint8."""
+    boxes = find_faces(pixels) if crop == "auto" else []
+    drawn = draw_faces(torch.rot90(pixels, framed.quarter_turns, (1, 2)), boxes, [framed])
+    return (drawn * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def examine_portrait(studio: Studio, path: str) -> list[Finding]:
@@ -99,26 +108,32 @@ def _light(crop: Tensor) -> list[Finding]:
 
 
 def examine_speech(path: str) -> list[Finding]:
-    """Length, level, clipping and share of speech of a sound file."""
+    """Length, share of speech, level and clipping of a sound file."""
     try:
         sound = Studio.heard(path)
     except InputError as error:
         return [Finding("Speech", sentence(error), "", "bad")]
-    waveform = sound.waveform.numpy()
+    # the level as it was recorded, which `heard` corrects
+    waveform = np.concatenate([block.mean(axis=0) for block in iterate_soundtrack(path, sound.sample_rate)])
     share, level = activity(waveform, sound.sample_rate)
-    findings = [
+    clipped = float((np.abs(waveform) >= FULL_SCALE).mean())
+    sparse, quiet, loud = share < SPARSE, level < QUIET_DB, clipped > CLIPPED
+    return [
         Finding("Length", f"{sound.seconds:.1f} s"),
         Finding(
             "Speech share", f"{share:.0%} of the time",
-            "Cut the silence; in silence the face only idles." if share < 0.3 else "", "warn" if share < 0.3 else "",
+            "Cut the silence; in silence the face only idles." if sparse else "", "warn" if sparse else "",
         ),
-        Finding("Level while speaking", f"{level:.0f} dBFS (after correction)"),
+        Finding(
+            "Level", f"{level:.0f} dB of full scale while somebody speaks",
+            "Record closer to the microphone, or with more gain." if quiet else "", "warn" if quiet else "",
+        ),
+        Finding(
+            "Clipping", f"{clipped:.1%} of the samples are at full scale",
+            "Record again with less gain." if loud else "", "warn" if loud else "",
+        ),
+        *(Finding("Note", notice, "", "warn") for notice in sound.notices),
     ]  # fmt: skip
-    remedies = {"clipped": "Record again with less gain.", "quiet": "Record closer to the microphone."}
-    for notice in sound.notices:
-        remedy = next((remedy for word, remedy in remedies.items() if word in notice), "")
-        findings.append(Finding("Note", notice, remedy, "warn"))
-    return findings
 
 
 def activity(waveform: np.ndarray, sample_rate: int) -> tuple[float, float]:
@@ -143,13 +158,18 @@ def examine_video(path: str) -> tuple[list[Finding], Report | None]:
     if report.mark.found and report.mark.scale != 1:
         place = f", the video was resized to {report.mark.scale:g} times its size"
     findings = [
-        Finding("Invisible mark", f"{found} (score {report.mark.score:.1f} in {report.mark.frames} frames){place}"),
-    ]
+        Finding(
+            "Invisible mark", f"{found} (score {report.mark.score:.1f} in {report.mark.frames} frames){place}",
+            "" if report.mark.found else "Below 128 pixels, or after heavy compression, it may be missed.",
+        ),
+    ]  # fmt: skip
     if report.manifest is None:
         findings.append(Finding("Metadata", "none of ours", "Copying through other programs removes metadata."))
     else:
         manifest = report.manifest
-        findings.append(Finding("Metadata", f"{manifest.get('generator', '?')}, model {manifest.get('model', '?')}"))
+        findings.append(
+            Finding("Metadata", f"made by {manifest.get('generator', '?')}, model {manifest.get('model', '?')}")
+        )
         controls = manifest.get("controls")
         if isinstance(controls, dict):
             findings.append(Finding("Seed", str(controls.get("seed"))))
@@ -179,8 +199,8 @@ def envelope(sound: LoadedAudio, fps: float, frames: int) -> np.ndarray:
 
 
 def sync(opening: np.ndarray, loudness: np.ndarray, reach: int = 8) -> tuple[float, int]:
-    """Best correlation of mouth and loudness, and by how many frames the mouth is late."""
-    best = (-1.0, 0)
+    """Best correlation of mouth and loudness, 0 if there is none, and by how many frames the mouth is late."""
+    best = (0.0, 0)
     for lag in range(-reach, reach + 1):
         a = opening[max(0, lag) : len(opening) + min(0, lag)]
         b = loudness[max(0, -lag) : len(loudness) + min(0, -lag)]

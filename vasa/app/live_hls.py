@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import av
@@ -9,12 +10,13 @@ import gradio as gr
 import numpy as np
 
 from ..errors import InputError
-from ..io.segments import Segmenter
+from ..io.segments import Segment, Segmenter
+from .calls import MAX_CALLS, Calls
 from .panel import Panel, controls_from
 from .performer import Performer
 from .player import keep
 from .studio import LONGEST_SECONDS, Studio
-from .words import sentence
+from .words import capital, sentence
 
 
 class HlsCall:
@@ -41,50 +43,60 @@ class HlsCall:
         for piece in self._resampler.resample(frame):
             self.performer.hear(piece.to_ndarray()[0].astype(np.float32))
 
-    def segments(self) -> list[Any]:
-        """Pieces that are complete."""
-        pieces = []
-        while not self.performer.shown.empty():
-            shown = self.performer.shown.get_nowait()
-            if shown is None:
-                break
-            pieces += self._segmenter.write(shown.frames, shown.samples)
-        self.seconds += sum(piece.seconds for piece in pieces)
-        return pieces
+    def pieces(self) -> Iterator[Segment]:
+        """Pieces of video as they become complete, until the call ends."""
+        while (shown := self.performer.shown.get()) is not None:
+            for piece in self._segmenter.write(shown.frames, shown.samples):
+                self.seconds += piece.seconds
+                yield piece
 
 
-def connect(studio: Studio, microphone: Any, player: Any, portrait: Any, panel: Panel) -> None:
-    """Make the tab work."""
-    calls: dict[str, HlsCall] = {}
+def connect(studio: Studio, desk: Calls, microphone: Any, player: Any, portrait: Any, panel: Panel) -> None:
+    """Make the tab work; the calls are kept at the desk."""
 
-    def listen(request: gr.Request, chunk: tuple[int, np.ndarray] | None, path: str | None, *values: Any) -> Any:
+    def show(request: gr.Request, path: str | None, *values: Any) -> Iterator[str]:
+        # a generator from the first piece to the last: Gradio streams nothing else
         user = request.session_hash
-        if chunk is None:
-            return gr.skip()
         try:
-            controls = controls_from(panel.named(values))
-            call = calls.get(user)
-            if call is None:
-                call = calls[user] = HlsCall(Performer(studio.pipe, studio.portrait(path), controls), studio.pipe.size)
+            if len(desk.streams) >= MAX_CALLS:
+                raise InputError("all lines are busy; try again later")
+            performer = Performer(studio.pipe, studio.portrait(path), controls_from(panel.named(values)))
         except InputError as error:
             raise gr.Error(sentence(error), print_exception=False) from error
-        call.performer.change(controls)
+        desk.leave(user)
+        call = desk.streams[user] = HlsCall(performer, studio.pipe.size)
+        folder = studio.folder(user)
+        try:
+            for piece in call.pieces():
+                yield keep(piece, folder)
+                if call.seconds > LONGEST_SECONDS:
+                    return
+        finally:
+            performer.close()
+            if desk.streams.get(user) is call:
+                del desk.streams[user]
+        if performer.problem:
+            raise gr.Error(capital(performer.problem), print_exception=False)
+
+    def hear(request: gr.Request, chunk: tuple[int, np.ndarray] | None, *values: Any) -> None:
+        call = desk.streams.get(request.session_hash)
+        if call is None or chunk is None:
+            return
+        try:
+            call.performer.change(controls_from(panel.named(values)))
+        except InputError as error:
+            raise gr.Error(sentence(error), print_exception=False) from error
         call.hear(*chunk)
-        pieces = call.segments()
-        if call.seconds > LONGEST_SECONDS:
-            hang_up(request)
-        if not pieces:
-            return gr.skip()
-        whole = type(pieces[0])(b"".join(piece.data for piece in pieces), sum(piece.seconds for piece in pieces))
-        return keep(whole, studio.folder(user))
 
     def hang_up(request: gr.Request) -> None:
-        call = calls.pop(request.session_hash, None)
-        if call is not None:
-            call.performer.close()
+        desk.leave(request.session_hash)
 
+    microphone.start_recording(
+        show, [portrait, *panel.inputs], player, show_progress="hidden", api_visibility="private",
+        concurrency_limit=MAX_CALLS,
+    )  # fmt: skip
     microphone.stream(
-        listen, [microphone, portrait, *panel.inputs], player, stream_every=0.25, time_limit=int(LONGEST_SECONDS),
-        show_progress="hidden", api_visibility="private", concurrency_limit=2,
+        hear, [microphone, *panel.inputs], None, stream_every=0.25, time_limit=int(LONGEST_SECONDS),
+        show_progress="hidden", api_visibility="private", concurrency_limit=MAX_CALLS,
     )  # fmt: skip
     microphone.stop_recording(hang_up, None, None, queue=False, api_visibility="private")

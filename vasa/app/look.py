@@ -32,13 +32,16 @@ def theme() -> gr.themes.Base:
 
 
 CSS = """
+/* not within @media, where Gradio puts its own classes before every selector */
 .gradio-container { width: 100% !important; max-width: 1360px !important; margin: 0 auto;
-  padding: 0 20px 32px !important; }
+  padding: 0 min(20px, 1.4vw) 32px !important; }
+.gradio-container .main.fillable { padding: 16px min(32px, 2.3vw) !important; }
 .vasa-head { padding: 20px 4px 4px; }
 .vasa-head h1 { font-size: 1.6rem; font-weight: 650; letter-spacing: -0.01em; margin: 0; }
 .vasa-head p { margin: 2px 0 0; color: var(--body-text-color-subdued); }
 /* the player and its status keep their size whatever is in them, so that nothing jumps */
 .vasa-player, .vasa-player video { height: 460px !important; }
+#live-stage, #live-stage > div { padding: 0 !important; }
 #still img { width: 100%; height: 100%; object-fit: contain; }
 .vasa-status { min-height: 84px; padding: 4px 2px; }
 .vasa-status .bar { height: 4px; border-radius: 2px; background: var(--border-color-primary); overflow: hidden; }
@@ -54,10 +57,13 @@ CSS = """
 .vasa-table td:first-child { white-space: nowrap; color: var(--body-text-color-subdued); }
 .vasa-table .remedy { display: block; font-size: .9em; color: var(--body-text-color-subdued); }
 .vasa-table .bad { color: var(--error-text-color, #b91c1c); } .vasa-table .warn { color: #b45309; }
+.dark .vasa-table .warn { color: #fbbf24; }
+/* a low box for files has no room for the arrow above its words */
+.hint-motion .icon-wrap, .hint-second .icon-wrap, .hint-motion-file .icon-wrap, .hint-any-video .icon-wrap,
+.hint-own-workflow .icon-wrap, .hint-driver .icon-wrap { display: none; }
+/* Gradio draws “</>” before the labels of widgets of our own */
+.hint-gaze label > span:has(svg) { display: none; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 0 4px 24px !important; }
-  .gradio-container > .main, .gradio-container .wrap > .contain { padding-left: 4px; padding-right: 4px; }
-  .gradio-container .main.fillable { padding: 0 8px !important; }
   .tabs, .tab-wrapper, .tab-container { min-width: 0; max-width: 100%; }
   .tab-container button { padding: 8px 7px !important; font-size: .92rem; }
   .vasa-player, .vasa-player video { height: 340px !important; }

@@ -10,11 +10,14 @@ from typing import Any
 import gradio as gr
 
 from ..controls import GUIDED, RANGES, SAMPLERS, Blink, Controls, HeadPose
+from ..errors import InputError
 from ..latents import EMOTIONS
 from .gaze_pad import gaze_of, gaze_pad
+from .hints import hinted
 from .timeline import timeline, tracks_of
 
 CALM, LIVELY = 0.6, 1.4
+MOST_STEPS = 100
 PRESETS: dict[str, dict[str, Any]] = {
     "Natural": {},
     "Calm": {"amplitude": CALM, "expression": 0.8},
@@ -39,22 +42,24 @@ class Panel:
         return dict(zip(self.widgets, values, strict=True))
 
 
-def build_panel() -> Panel:
-    """Lay out the controls where the caller is; the timeline, if there is to be one, comes with `add_timeline`."""
+def build_panel(prefix: str = "") -> Panel:
+    """Lay out the controls where the caller is; the timeline, if there is to be one, comes with `add_timeline`.
+
+    Args:
+        prefix: of the ids in the page, which may hold several panels.
+    """
     panel = Panel()
     add = panel.widgets
     preset = gr.Dropdown(
         list(PRESETS), value="Natural", label="Preset", info="A starting point; everything below stays yours."
     )
-    add["gaze"] = gaze_pad("Where the eyes look", elem_id="gaze")
+    add["gaze"] = gaze_pad("Where the eyes look", elem_id=f"{prefix}gaze")
     with gr.Row():
         add["emotion"] = gr.Dropdown(
             list(EMOTIONS), value="neutral", label="Emotion", info="Mood of the face.",
             min_width=130,
         )  # fmt: skip
-        add["weight"] = gr.Slider(
-            0, 1, 0.6, step=0.05, label="Emotion strength", info="0 is none, 1 is full.", min_width=130
-        )
+        add["weight"] = gr.Slider(0, 1, 0.6, step=0.05, label="Strength", info="1 is full.", min_width=130)
     add["distance"] = gr.Slider(*RANGES["distance"], 1, step=0.05, label="Distance", info="1 is as in the portrait.")
     add["amplitude"] = gr.Slider(0, 2, 1, step=0.05, label="Head movement", info="0 is still, 2 is double.")
     add["expression"] = gr.Slider(0, 2, 1, step=0.05, label="Expression", info="Brows, cheeks and lids.")
@@ -67,22 +72,25 @@ def build_panel() -> Panel:
                 )
         add["natural_blinks"] = gr.Checkbox(True, label="Blink by itself", info="Or at the rate below.")
         add["blink_rate"] = gr.Slider(0, 60, 15, step=1, label="Blinks a minute", info="Used without the box above.")
+        add["blink_at"] = gr.Textbox("", label="Blink at", info="Seconds at which the lids are shut, e.g. 1.2, 3.5.")
         with gr.Row():
             for name in GUIDED:
                 add[f"guide_{name}"] = gr.Slider(
                     *RANGES["guidance"], Controls().guidance.get(name, 0.0), step=0.1, label=f"Follow {name}",
-                    info="More is stricter (classifier-free guidance).", min_width=120,
+                    info="More obeys it more closely; 0 lets go.", min_width=120,
                 )  # fmt: skip
         with gr.Row():
             add["steps"] = gr.Slider(
-                1, 100, 25, step=1, label="Steps", info="More takes longer (denoising steps).", min_width=120
+                1, MOST_STEPS, 25, step=1, label="Steps", info="More takes longer and is finer.", min_width=120
             )
             add["sampler"] = gr.Dropdown(
-                list(SAMPLERS), value=SAMPLERS[0], label="Sampler", info="dpm++ needs fewer steps.", min_width=120
+                list(SAMPLERS), value=SAMPLERS[0], label="Sampler", info="dpm++ is good in few steps.", min_width=120
             )
             add["seed"] = gr.Number(
                 0, label="Seed", info="Same seed, same clip.", precision=0, minimum=0, min_width=120
             )
+    for name, widget in {"preset": preset, **add}.items():
+        hinted(widget, name)
     preset.input(
         _from_preset, preset, [add[name] for name in ("gaze", "emotion", "weight", "amplitude", "expression")],
         show_progress="hidden", queue=False, api_visibility="private",
@@ -93,7 +101,7 @@ def build_panel() -> Panel:
 def add_timeline(panel: Panel) -> None:
     """Lay out the timeline where the caller is."""
     with gr.Accordion("Timeline: controls that change while the clip runs", open=False, elem_id="timeline-fold"):
-        panel.widgets["timeline"] = timeline(elem_id="timeline")
+        panel.widgets["timeline"] = hinted(timeline(elem_id="timeline"), "timeline")
 
 
 def _from_preset(name: str) -> list[Any]:
@@ -119,7 +127,7 @@ def controls_from(values: dict[str, Any]) -> Controls:
             offset=tuple(math.radians(values[name]) for name in ("yaw", "pitch", "roll")),
             amplitude=float(values["amplitude"]),
         ),
-        blink=Blink(rate=None if values["natural_blinks"] else float(values["blink_rate"])),
+        blink=blink_of(values),
         expression=float(values["expression"]),
         mouth=float(values["mouth"]),
         sampler=values["sampler"],
@@ -130,6 +138,20 @@ def controls_from(values: dict[str, Any]) -> Controls:
     data = constant.to_json()
     head = tracks.pop("head_pose", {})
     return Controls.from_json(data | tracks | {"head_pose": data["head_pose"] | head})
+
+
+def blink_of(values: dict[str, Any]) -> Blink:
+    """What the page's values say about blinking.
+
+    Raises:
+        InputError: times that are no numbers, or out of order.
+    """
+    text = values["blink_at"]
+    try:
+        at = tuple(float(part) for part in (text or "").replace(";", ",").split(",") if part.strip())
+    except (AttributeError, ValueError) as error:
+        raise InputError(f"the times to blink at must be seconds, e.g. 1.2, 3.5; got {str(text)[:40]!r}") from error
+    return Blink(rate=None if values["natural_blinks"] else float(values["blink_rate"]), at=at)
 
 
 def values_from(controls: Controls) -> dict[str, Any]:
@@ -152,7 +174,8 @@ def values_from(controls: Controls) -> dict[str, Any]:
         "mouth": constant(data["mouth"], 1.0),
         "natural_blinks": controls.blink.rate is None,
         "blink_rate": 15 if controls.blink.rate is None else controls.blink.rate,
-        "steps": min(controls.steps, 100),
+        "blink_at": ", ".join(f"{time:g}" for time in controls.blink.at),
+        "steps": min(controls.steps, MOST_STEPS),
         "sampler": controls.sampler,
         "seed": controls.seed,
     }

@@ -23,6 +23,7 @@ from ..io.image import LoadedImage, load_image
 from ..latents import FaceLatents
 
 KEPT_PORTRAITS = 8
+KEPT_BROWSERS = 1000
 KEPT_HOURS = 6.0
 """Files of users who have gone are deleted after so many hours."""
 LONGEST_SECONDS = 600.0
@@ -100,6 +101,10 @@ class Studio:
         self._crops: OrderedDict[tuple, tuple[LoadedImage, Crop]] = OrderedDict()
         self._portraits: OrderedDict[tuple, Portrait] = OrderedDict()
         self._jobs: dict[str, Job] = {}
+        self._background = Job()
+        self._owners: OrderedDict[str, str] = OrderedDict()
+        self._last: OrderedDict[str, Path] = OrderedDict()
+        self.closed = False
         self.root = Path(tempfile.mkdtemp(prefix="vasa-app-"))
 
     @property
@@ -136,7 +141,8 @@ class Studio:
 
     def close(self) -> None:
         """Stop what runs and delete all users' files."""
-        for job in list(self._jobs.values()):
+        self.closed = True
+        for job in [*self._jobs.values(), self._background]:
             job.stop.set()
         shutil.rmtree(self.root, ignore_errors=True)
 
@@ -153,12 +159,20 @@ class Studio:
         return Path(tempfile.mkdtemp(dir=home))
 
     def begin(self, user: str | None) -> Job:
-        """A job; a page's earlier one is stopped."""
+        """A job; a page's earlier one is stopped, and so is what runs in the background."""
         job = Job()
+        self._background.stop.set()
         if user is not None:
             self.stop(user)
             self._jobs[user] = job
         return job
+
+    def begin_in_background(self) -> Job | None:
+        """A job that stops as soon as somebody else begins one; None where somebody is at work, or all is over."""
+        if self._jobs or self.closed:
+            return None
+        self._background = Job()
+        return self._background
 
     def end(self, user: str | None, job: Job) -> None:
         """Forget a job."""
@@ -171,6 +185,20 @@ class Studio:
         if job is not None:
             job.stop.set()
         return job is not None
+
+    def claim(self, user: str, token: str) -> None:
+        """Say by which secret a browser is known, whatever page of it the user has open."""
+        self._keep(self._owners, user, token, KEPT_BROWSERS)
+
+    def remember(self, user: str | None, folder: Path) -> None:
+        """Say where the user's newest video is being made."""
+        if (token := self._owners.get(user or "")) is not None:
+            self._keep(self._last, token, folder, KEPT_BROWSERS)
+
+    def last(self, token: str) -> Path | None:
+        """The folder of a browser's newest video, if that is there."""
+        folder = self._last.get(token)
+        return folder if folder is not None and (folder / "talking.mp4").is_file() else None
 
     # --- inputs
 
@@ -196,10 +224,11 @@ class Studio:
             known = self._keep(self._crops, key, (picture, framed))
         return *known, key
 
-    def _keep(self, kept: OrderedDict[tuple, Any], key: tuple, value: Any) -> Any:
+    def _keep(self, kept: OrderedDict[Any, Any], key: Any, value: Any, most: int = KEPT_PORTRAITS) -> Any:
         with self._lock:
             kept[key] = value
-            while len(kept) > KEPT_PORTRAITS:
+            kept.move_to_end(key)
+            while len(kept) > most:
                 kept.popitem(last=False)
         return value
 

@@ -81,7 +81,8 @@ def _in_json(name: str, value: list[float]) -> Any:
 
 
 def timeline_of(controls: Controls, seconds: float, envelope: list[float] | None = None) -> str:
-    """The tracks of controls for the page; what is constant stays out of it.
+    """The tracks of controls for the page; what is constant stays out of it, but for a mixture of emotions, which no
+    widget beside the timeline can hold: it becomes one key.
 
     Args:
         seconds: length of the time axis.
@@ -93,6 +94,8 @@ def timeline_of(controls: Controls, seconds: float, envelope: list[float] | None
         value: Any = data
         for part in name.split("."):
             value = value[part]
+        if name == "emotion" and "keys" not in value and len(value) > 1:
+            value = {"keys": [{"time": 0.0, "value": value}]}
         if not (isinstance(value, dict) and "keys" in value):
             continue
         tracks[name] = [

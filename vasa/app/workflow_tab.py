@@ -13,7 +13,8 @@ from ..errors import InputError
 from .animate_tab import EXAMPLES
 from .api import GPU
 from .background import watched
-from .inputs import picture_input
+from .hints import hinted
+from .inputs import picture_input, speech_input
 from .performance import Status
 from .studio import Stopped, Studio
 from .words import sentence, status_html
@@ -37,24 +38,24 @@ def build_workflow_tab(studio: Studio) -> None:
                 names, value=names[0], label="Workflow", info="The same files run in ComfyUI.", elem_id="workflow"
             )
             own = gr.File(label="Workflow in API format (.json)", type="filepath", file_types=[".json"], height=140)
-            portrait = picture_input(label="Portrait", height=200, sources=["upload"])
-            speech = gr.Audio(type="filepath", label="Speech", sources=["upload", "microphone"])
-            video = gr.File(label="Driving video", type="filepath", file_types=["video"], height=140)
             more = gr.Code(
-                "{}",
-                language="json",
-                lines=3,
-                label='Other inputs, e.g. {"seed": 3} or {"5.steps": 10}',
+                "{}", language="json", lines=3, label='Other inputs, e.g. {"seed": 3}',
                 elem_id="overrides",
-            )
+            )  # fmt: skip
+        with gr.Column(scale=1, min_width=280):
+            portrait = picture_input(label="Portrait", height=200, sources=["upload"])
+            speech = speech_input()
+            video = gr.File(label="Driving video", type="filepath", file_types=["video"], height=140)
+        with gr.Column(scale=1, min_width=320):
             with gr.Row():
-                go = gr.Button("Run", variant="primary", scale=2, elem_id="run-workflow")
-                stop = gr.Button("Stop", scale=1, min_width=80)
-        with gr.Column(scale=2, min_width=320):
+                go = hinted(gr.Button("Run", variant="primary", scale=2, elem_id="run-workflow"), "run")
+                stop = hinted(gr.Button("Stop", scale=1, min_width=80), "end")
             status = gr.HTML(status_html(Status("Choose a workflow.")), elem_classes="vasa-status")
             files = gr.Files(label="Results", interactive=False, elem_id="results")
             with gr.Accordion("What the workflow does", open=False):
-                steps = gr.JSON(label="Nodes")
+                steps = hinted(gr.JSON(label="Nodes"), "nodes")
+    for widget, hint in ((own, "own-workflow"), (more, "overrides"), (video, "driver"), (files, "results")):
+        hinted(widget, hint)
 
     def show(name: str, own: str | None) -> Any:
         try:
