@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vasa import checkpoint, cli
 from vasa.audio import AudioEncoder
-from vasa.config import CONFIGS, TINY, VASA1, VASA_MINI
+from vasa.config import CONFIGS, TINY, VASA1
 from vasa.face.model import FaceModel
-from vasa.face.reader import FaceReader, ReaderConfig
+from vasa.face.reader import FaceReader
 from vasa.motion.transformer import Denoiser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,7 +160,7 @@ def test_parts_become_a_model_as_the_document_shows(tmp_path, monkeypatch):
     trainee = AudioTrainee(TINY)
     denoiser = Denoiser(TINY.motion, TINY.motion_dim, trainee.encoder.feature_dim)
     parts = {"face-256": FaceModel(TINY.face), "audio": trainee, "motion": denoiser}
-    parts["reader"] = FaceReader(ReaderConfig())
+    parts["reader"] = FaceReader(TINY.reader)
     for name, module in parts.items():
         (tmp_path / "runs" / name).mkdir(parents=True)
         save_file(module.state_dict(), tmp_path / "runs" / name / "weights.safetensors")
@@ -208,8 +208,8 @@ def test_sizes_of_vasa_1_are_those_of_the_code():
     assert f"{millions(model):.2f}" in text and f"{millions(denoiser):.2f}" in text
 
 
-def test_arithmetic_of_vasa_mini_is_that_of_the_code():
-    face = VASA_MINI.face
+def test_arithmetic_of_vasa_mini_is_that_of_its_weights():
+    face = checkpoint.load("vasa-mini").config.face
     with torch.device("meta"):
         model, pose = FaceModel(face).requires_grad_(False), torch.zeros(1, 6)
         with FlopCounterMode(display=False) as encoding:

@@ -1,14 +1,18 @@
 """Laws of the face model, and its sizes."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vasa.config import TINY, VASA1, VASA_MINI, VasaConfig
+from vasa.config import BROW_TRUNK, PATCH_TRUNK, TINY, VASA1, VASA_MINI, VasaConfig
 from vasa.face.decoder import Decoder, enlarge, sample_picture
-from vasa.face.encoder import FACE_CENTRE, align_face, align_grid
+from vasa.face.encoder import FACE_CENTRE, DynamicsEncoder, PatchTrunks, align_face, align_grid
 from vasa.face.model import FaceModel
-from vasa.face.reader import FaceReader, ReaderConfig
+from vasa.face.patches import mirror_pose
+from vasa.face.reader import FaceReader
 from vasa.geometry import identity_grid, rotation
 from vasa.motion.transformer import Denoiser
 
@@ -31,6 +35,26 @@ def pose(*values):
 def test_configurations_survive_json():
     for config in (TINY, VASA_MINI, VASA1):
         assert VasaConfig.from_json(config.to_json()) == config
+
+
+def test_weights_from_before_brows_were_looked_at_load():
+    old = json.loads(VASA_MINI.to_json())
+    del old["reader"], old["face"]["dynamics_brows"]
+    config = VasaConfig.from_json(json.dumps(old))
+    assert config.reader.brows.kind == config.face.dynamics_brows.kind == "none"
+    for module in (FaceReader(config.reader), DynamicsEncoder(config.face)):
+        assert not any("brow" in name for name in module.state_dict())
+
+
+def test_brows_are_seen_alike_on_both_sides(portrait):
+    """A face in the mirror: what the left brow showed, the right one shows."""
+    near, there = PatchTrunks(PATCH_TRUNK, 8, BROW_TRUNK), pose(0.2, 0.1, 0.1, 0.05, 0.0, -0.3)
+    with torch.inference_mode():
+        seen, mirrored = near(portrait, there), near(portrait.flip(-1), mirror_pose(there))
+    left, right = seen[:, -2 * PatchTrunks._BROW :].chunk(2, dim=-1)
+    twin_left, twin_right = mirrored[:, -2 * PatchTrunks._BROW :].chunk(2, dim=-1)
+    assert torch.allclose(left, twin_right, atol=1e-4) and torch.allclose(right, twin_left, atol=1e-4)
+    assert (left - right).abs().max() > 1e-3
 
 
 def test_untrained_at_the_same_pose_shows_the_portrait(model, portrait):
@@ -116,6 +140,23 @@ def test_aligned_crop_undoes_translation_scale_and_roll():
     assert align_face(torch.rand(1, 3, 64, 64), pose(0, 0, 0, 0, 0, 0), 32).shape == (1, 3, 32, 32)
 
 
+def test_expressions_move_the_volume_in_proportion(portrait):
+    """The portrait's expression is undone on the way in, the driving one done on the way out: B and -B."""
+    torch.manual_seed(0)
+    model = FaceModel(replace(TINY.face, linear_grid=(2, 4, 4))).eval()
+    still, raised = torch.zeros(1, 59), torch.zeros(1, 59)
+    raised[0, 3] = 0.5
+    model.linear.fields.data[3, 1] = 0.2
+    assert torch.allclose(model.linear(raised, (4, 16, 16)), torch.tensor([0, 0.1, 0]).view(1, 3, 1, 1, 1))
+    with torch.inference_mode():
+        p = pose(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        y = [model.encode(portrait, p, z).appearance_volume[:, -1, :, 4:12, 4:12] for z in (still, raised)]
+        assert torch.allclose(y[1] - y[0], torch.full_like(y[0], 0.1), atol=1e-3), "seen 0.1 lower in the portrait"
+        face = model.encode(portrait, p, still)
+        choices = [model.decode(face, p, z).flow[:, 1, 16:48, 16:48] for z in (still, raised)]
+    assert ((choices[1] - choices[0]) < -0.02).all(), "the driving face samples higher up"
+
+
 def test_flow_enlarges_without_shifting():
     flow = identity_grid((8, 8)).movedim(-1, 0)[None]
     assert torch.allclose(enlarge(flow, 29), identity_grid((29, 29)).movedim(-1, 0)[None], atol=1e-5)
@@ -123,7 +164,7 @@ def test_flow_enlarges_without_shifting():
 
 def test_reader_reports_landmarks_in_the_picture():
     torch.manual_seed(0)
-    reader = FaceReader(ReaderConfig()).eval()
+    reader = FaceReader(VASA_MINI.reader).eval()
     reading = reader(torch.rand(2, 3, 96, 96), torch.tensor([[0, 0, 0, 0.3, 0, -1.0]] * 2))
     assert reading.landmarks.shape == (2, 68, 2)
     assert (reading.landmarks[..., 0].mean() - 0.3).abs() < 0.3, "they lie about the crop"
@@ -188,7 +229,7 @@ def test_shipped_parts_fit_their_limits():
         "face": FaceModel(VASA_MINI.face),
         "motion": Denoiser(VASA_MINI.motion, VASA_MINI.motion_dim, audio.feature_dim),
         "audio": audio,
-        "reader": FaceReader(ReaderConfig()),
+        "reader": FaceReader(VASA_MINI.reader),
     }
     megabytes = {k: sum(p.numel() for p in m.parameters()) * 2 / 1e6 for k, m in parts.items()}
     assert sum(megabytes.values()) < 30 and max(megabytes.values()) < 15 and megabytes["reader"] < 3

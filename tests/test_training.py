@@ -73,7 +73,7 @@ def speech(folder):
 def test_all_trainers_end_in_a_model_folder(stills, speech, folder):
     runs = {name: folder / f"run_{name}" for name in ("encoders", "reader", "face", "audio", "motion")}
     train_encoders(stills, runs["encoders"], BOX, TINY, batch_size=2, validation=stills)
-    train_reader(stills, runs["reader"], BOX, batch_size=2, validation=stills)
+    train_reader(stills, runs["reader"], BOX, TINY, batch_size=2, validation=stills)
     everything = FaceLossWeights(perceptual=0.1, pair=0.1, identity=0.1, canonical=0.1)
     train_face(
         stills, runs["face"], BOX, TINY, batch_size=2, targets=1, validation=stills, encoders=runs["encoders"],
@@ -184,6 +184,16 @@ def test_exact_flow_has_no_flow_loss():
     assert losses.flow_loss(exact, exact, ones[:, 0], ones) == 0
     assert losses.flow_loss(exact + 0.1, exact, ones[:, 0], ones) > 0
     assert losses.flow_loss(exact + 0.1, exact, 0 * ones[:, 0], ones) == 0, "hidden points do not count"
+
+
+def test_landmarks_count_where_both_pictures_show_them():
+    exact = identity_grid((32, 32)).movedim(-1, 0)[None] + 0.1
+    ones, marks = torch.ones(1, 32, 32), torch.rand(1, 68, 2) - 0.5
+    here, there = marks, marks + 0.1
+    assert losses.landmark_loss(exact, there, here, exact, ones) < 1e-3
+    assert losses.landmark_loss(exact + 0.05, there, here, exact, ones) > 1
+    assert losses.landmark_loss(exact + 0.05, there, here, exact, 0 * ones) == 0, "hidden"
+    assert losses.landmark_loss(exact + 0.05, there + 0.2, here, exact, ones) == 0, "something lies in front of it"
 
 
 def test_region_weights_peak_at_mouth_and_eyes(stills):

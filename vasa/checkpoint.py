@@ -22,7 +22,7 @@ from .config import AudioConfig, VasaConfig
 from .errors import InputError
 from .face.matte import PersonMatte
 from .face.model import FaceModel
-from .face.reader import FaceReader, ReaderConfig
+from .face.reader import FaceReader
 from .motion.transformer import Denoiser
 
 FORMAT = "vasa/1"
@@ -136,7 +136,10 @@ def load(name_or_folder: str | Path, device: torch.device | str = "cpu") -> Mode
 def load_reader(folder: Path) -> FaceReader | None:
     """The face reader of a model folder; None if it has none."""
     path = folder / "reader.safetensors"
-    return _filled(FaceReader(ReaderConfig()), read_weights(path)[0], path).eval() if path.is_file() else None
+    if not path.is_file():
+        return None
+    state, header = read_weights(path)
+    return _filled(FaceReader(_config_of(header, path).reader), state, path).eval()
 
 
 def load_matte() -> PersonMatte:

@@ -60,6 +60,8 @@ class FaceConfig:
     dynamics_trunk: TrunkConfig = TrunkConfig("resnet18", 128)
     dynamics_patches: TrunkConfig = TrunkConfig("none")
     """E_dyn also looks at mouth and eyes from near, each through a trunk like this ("none": not, as in the paper)."""
+    dynamics_brows: TrunkConfig = TrunkConfig("none")
+    """And at the brows, likewise."""
     identity_channels: int = 512
     dynamics_dim: int = 128
     dynamics_names: tuple[str, ...] = ()
@@ -90,6 +92,9 @@ class FaceConfig:
     eye_size: int = 48
     eye_widths: tuple[int, ...] = ()
     """The same for the eyes."""
+    linear_grid: tuple[int, ...] = ()
+    """Dynamics also move the face linearly, each channel by a learned field of so many voxels (depth, height, width),
+    and in close-ups by one of their coarsest resolution; empty: not, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,27 @@ class MotionConfig:
     """T of the cosine schedule."""
 
 
+PATCH_TRUNK = TrunkConfig("plain", 64, unshuffle=2, widths=(24, 48, 80))
+BROW_TRUNK = TrunkConfig("plain", 64, unshuffle=2, widths=(16, 32, 48))
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """Sizes of the face reader (not in the paper)."""
+
+    group_width: int = 8
+    locate: TrunkConfig = TrunkConfig("plain", 128, unshuffle=2, widths=(24, 48, 64, 96))
+    crop_size: int = 128
+    widths: tuple[int, ...] = (24, 48, 72, 112)
+    """Channels of the crop's trunk; the crop enters folded 2x2 into channels."""
+    patches: TrunkConfig = PATCH_TRUNK
+    brows: TrunkConfig = TrunkConfig("none")
+    """Brows are looked at from near, too, not only mouth and eyes."""
+    summary: int = 128
+    """Numbers that stand for the whole crop in front of the heads."""
+    identity_dim: int = 64
+
+
 @dataclass(frozen=True)
 class VasaConfig:
     """A whole model."""
@@ -136,6 +162,7 @@ class VasaConfig:
     face: FaceConfig
     audio: AudioConfig
     motion: MotionConfig
+    reader: ReaderConfig = ReaderConfig()
 
     def to_json(self) -> str:
         """The configuration as compact JSON."""
@@ -173,7 +200,6 @@ def _tuples(value: Any) -> Any:
 VASA1 = VasaConfig("vasa-1", FaceConfig(), AudioConfig(), MotionConfig())
 
 
-PATCH_TRUNK = TrunkConfig("plain", 64, unshuffle=2, widths=(24, 48, 80))
 _SMALL_TRUNK = TrunkConfig("plain", 128, unshuffle=2, widths=(24, 40, 64, 96))
 
 VASA_MINI = VasaConfig(
@@ -198,6 +224,7 @@ VASA_MINI = VasaConfig(
         pose_trunk=TrunkConfig("plain", 128, unshuffle=2, widths=(32, 64, 96, 160)),
         dynamics_trunk=_SMALL_TRUNK,
         dynamics_patches=PATCH_TRUNK,
+        dynamics_brows=BROW_TRUNK,
         identity_channels=64,
         dynamics_dim=59,
         dynamics_names=DYNAMICS,
@@ -214,6 +241,7 @@ VASA_MINI = VasaConfig(
         relight=True,
         mouth_widths=(80, 48, 24),
         eye_widths=(56, 32, 16),
+        linear_grid=(2, 16, 16),
     ),
     AudioConfig(
         source="",
@@ -240,6 +268,7 @@ VASA_MINI = VasaConfig(
         mel_dilations=(1, 2, 4, 1, 2),
     ),
     MotionConfig(dim=256, depth=5, heads=4, feedforward=1024),
+    ReaderConfig(brows=BROW_TRUNK, summary=96),
 )
 
 TINY = VasaConfig(

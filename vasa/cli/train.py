@@ -10,7 +10,7 @@ from ..errors import InputError
 from .options import number, weights_of
 
 FACE_LOSSES = (
-    "image", "painted", "flow", "mask", "light", "encoders", "perceptual", "pair", "identity", "canonical",
+    "image", "painted", "flow", "landmarks", "mask", "light", "encoders", "perceptual", "pair", "identity", "canonical",
     "adversarial", "matching", "regions",
 )  # fmt: skip
 
@@ -38,7 +38,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         trainer.add_argument("--batch-size", type=number(1, 65536, int))
         trainer.add_argument("--seed", type=number(0, 2**31 - 1, int), default=0)
         trainer.add_argument("--resume", type=Path, help="weights to start from")
-        if part not in ("reader", "matte"):
+        if part != "matte":
             trainer.add_argument("--config", choices=tuple(CONFIGS), default="vasa-mini")
         if part == "face":
             trainer.add_argument("--size", type=number(32, 1024, int), help="train at this edge, pixels")
@@ -87,7 +87,7 @@ def _run_train(given: argparse.Namespace) -> None:
     if given.part == "reader":
         from ..training.reader import train_reader
 
-        train_reader(given.data, given.out, box, **options)
+        train_reader(given.data, given.out, box, CONFIGS[given.config], **options)
     elif given.part == "matte":
         from ..training.matte import train_matte
 

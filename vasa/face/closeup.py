@@ -32,6 +32,7 @@ from .patches import (
     to_patch,
     to_picture,
 )
+from .warp import LinearShift
 
 _BORDER = 0.25
 """Share of a patch's half edge over which it gives way to the picture around it."""
@@ -49,9 +50,12 @@ class CloseUp(nn.Module):
         size: edge of the patch in pixels, a multiple of 4.
         widths: channels at a quarter, half and full resolution.
         group_width: channels per normalisation group.
+        linear: what dynamics differ in also moves the patch linearly.
     """
 
-    def __init__(self, dynamics_dim: int, size: int, widths: tuple[int, ...], group_width: int) -> None:
+    def __init__(
+        self, dynamics_dim: int, size: int, widths: tuple[int, ...], group_width: int, linear: bool = False
+    ) -> None:
         super().__init__()
         self.size = size
         coarse, middle, fine = widths
@@ -66,6 +70,7 @@ class CloseUp(nn.Module):
         self.up = ResBlock(coarse, middle, group_width, code_dim=_CODE)
         self.coarse_flow, self.coarse_relief = nn.Conv2d(middle, 2, 3, padding=1), nn.Conv2d(middle, 1, 3, padding=1)
         self.relief = nn.Parameter(torch.zeros(1, 1, size // 2, size // 2))
+        self.linear = LinearShift(dynamics_dim, 2, (size // 4, size // 4)) if linear else None
         self.finish = ResBlock(middle + 5, fine, group_width, code_dim=_CODE)
         self.norm = NormAct(fine, group_width)
         self.flow, self.mask, self.gain, self.paint = (nn.Conv2d(fine, c, 3, padding=1) for c in (3, 1, 3, 3))
@@ -102,6 +107,9 @@ class CloseUp(nn.Module):
         grid = patch_grid(self.size, x.device)
         lean = lean[..., None, None]
         shift = self.coarse_flow(x).float() + (self.relief + self.coarse_relief(x)).float() * lean
+        if self.linear is not None:
+            driving, source = codes[:, :-6].chunk(2, dim=-1)
+            shift = shift + self.linear(source - driving, shift.shape[2:])
         shift = F.interpolate(shift, scale_factor=2.0, mode="bilinear")
         seen = sample_picture(patch, grid + shift)
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
@@ -125,8 +133,9 @@ class CloseUps(nn.Module):
 
     def __init__(self, config: FaceConfig) -> None:
         super().__init__()
-        self.mouth = CloseUp(config.dynamics_dim, config.mouth_size, config.mouth_widths, config.group_width)
-        self.eyes = CloseUp(config.dynamics_dim, config.eye_size, config.eye_widths, config.group_width)
+        sizes = config.group_width, bool(config.linear_grid)
+        self.mouth = CloseUp(config.dynamics_dim, config.mouth_size, config.mouth_widths, *sizes)
+        self.eyes = CloseUp(config.dynamics_dim, config.eye_size, config.eye_widths, *sizes)
 
     def look(self, portrait: Tensor, head_pose: Tensor) -> tuple[Tensor, Tensor]:
         """Features of a portrait's mouth [B, C, h, w] and eyes [B, 2, C', h', w']."""

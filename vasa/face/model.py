@@ -13,13 +13,14 @@ from .blocks import resize_pictures
 from .closeup import CloseUps
 from .decoder import Decoded, Decoder, compose
 from .encoder import AppearanceEncoder, DynamicsEncoder, IdentityEncoder, PoseEncoder
-from .warp import CanonicalUNet, WarpEmbedding, WarpGenerator
+from .warp import CanonicalUNet, LinearShift, WarpEmbedding, WarpGenerator
 
 
 class FaceModel(nn.Module):
     """Encoders, both warps and the decoder.
 
     canonical volume = G3D(V_app(M_s (q + delta_s(q))));  picture = G2D(V_can(y + delta_d(y))), y = M_d^-1 p.
+    Where the configuration says so, what expressions move linearly is added to delta_s and taken from delta_d.
     """
 
     def __init__(self, config: FaceConfig) -> None:
@@ -33,6 +34,7 @@ class FaceModel(nn.Module):
         self.embed_driving = WarpEmbedding(config, num_poses=2)
         self.warp_source = WarpGenerator(config)
         self.warp_driving = WarpGenerator(config)
+        self.linear = LinearShift(config.dynamics_dim, 3, config.linear_grid) if config.linear_grid else None
         self.unet = CanonicalUNet(config)
         self.decoder = Decoder(config)
         self.closeups = CloseUps(config) if config.mouth_widths else None
@@ -58,6 +60,8 @@ class FaceModel(nn.Module):
         identity_code = self.identity(portrait)
         volume = self.appearance(resize_pictures(portrait, min(portrait.shape[-1], self.config.working_size)))
         delta = self.warp_source(self.embed_source(facial_dynamics, identity_code, head_pose))
+        if self.linear is not None:
+            delta = delta + self.linear(facial_dynamics, delta.shape[2:])
         theta = pose_matrix(head_pose)
         canonical = self.unet(warp_volume(volume, theta=theta, flow=delta, order="flow_then_rigid"))
         if self.config.detail:
@@ -79,6 +83,8 @@ class FaceModel(nn.Module):
         identity_code = face.identity_code.expand(b, *face.identity_code.shape[1:])
         poses = torch.cat([face.head_pose.expand(b, -1), head_pose.float()], dim=-1)
         delta = self.warp_driving(self.embed_driving(facial_dynamics, identity_code, poses))
+        if self.linear is not None:
+            delta = delta - self.linear(facial_dynamics, delta.shape[2:])
         code = facial_dynamics
         if self.config.pose_aware:
             code = torch.cat([facial_dynamics, poses, identity_code.mean((-2, -1)).to(poses.dtype)], dim=-1)

@@ -35,6 +35,8 @@ class Patch:
 MOUTH = Patch((0.0, 0.46, -0.54), 0.36)
 EYES = (Patch((0.231, -0.115, -0.44), 0.2), Patch((-0.231, -0.115, -0.44), 0.2, mirrored=True))
 """The person's left eye (right in the picture) and, mirrored onto it, the right one."""
+BROWS = (Patch((0.28, -0.3, -0.46), 0.32), Patch((-0.28, -0.3, -0.46), 0.32, mirrored=True))
+"""Brows with the eye below them, without which a high brow cannot be told from a raised one; as `EYES`."""
 
 
 def patch_affine(head_pose: Tensor, patch: Patch) -> Tensor:

@@ -1,8 +1,8 @@
 """The face reader: what a picture of a face shows, in one pass.
 
-A first trunk finds the head (pose) in the whole picture; by that pose the face is cut out upright, and mouth and eyes
-from near, and further trunks read them: landmarks, expression, gaze, emotion, identity, regions. Trained on rendered
-people, it refines crops, labels real video, and scores the face model. Not in the paper.
+A first trunk finds the head (pose) in the whole picture; by that pose the face is cut out upright, and mouth, eyes and
+brows from near, and further trunks read them: landmarks, expression, gaze, emotion, identity, regions. Trained on
+rendered people, it refines crops, labels real video, and scores the face model. Not in the paper.
 """
 
 from __future__ import annotations
@@ -13,27 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import PATCH_TRUNK, TrunkConfig
+from ..config import ReaderConfig
 from ..latents import DYNAMICS, EMOTIONS
 from .blocks import NormAct, ResBlock, Trunk, resize_pictures
 from .encoder import PatchTrunks, align_face, align_grid
 
 NUM_PARTS = 9
-
-
-@dataclass(frozen=True)
-class ReaderConfig:
-    """Sizes of the reader."""
-
-    group_width: int = 8
-    locate: TrunkConfig = TrunkConfig("plain", 128, unshuffle=2, widths=(24, 48, 64, 96))
-    crop_size: int = 128
-    widths: tuple[int, ...] = (24, 48, 72, 112)
-    """Channels of the crop's trunk; the crop enters folded 2x2 into channels."""
-    patches: TrunkConfig = PATCH_TRUNK
-    summary: int = 128
-    """Numbers that stand for the whole crop in front of the heads."""
-    identity_dim: int = 64
 
 
 @dataclass(frozen=True)
@@ -81,7 +66,7 @@ class FaceReader(nn.Module):
         self.norm = NormAct(c, g)
         self.parts = nn.Sequential(NormAct(config.widths[1], g), nn.Conv2d(config.widths[1], NUM_PARTS, 3, padding=1))
         self.summary = nn.Linear(c * 16, config.summary)
-        self.near = PatchTrunks(config.patches, g)
+        self.near = PatchTrunks(config.patches, g, config.brows)
         flat = config.summary + self.near.channels
         self.pose = nn.Linear(flat, 6)
         self.landmarks = nn.Linear(flat, 68 * 2)

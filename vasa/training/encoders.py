@@ -59,14 +59,14 @@ def train_encoders(
         if index % 200 == 0:
             shards.refresh()
         stills, _ = shards.stills(batch_size, generator)
-        image = resize_pictures(stills.image, min(stills.image.shape[-1], 128))
+        image = resize_pictures(stills.image, min(stills.image.shape[-1], 256))
         image, truth, _ = moved(image, stills.head_pose, generator)
         image = sensor(colour_jitter(image, generator), generator)
         if torch.rand((), generator=generator) < 0.2:
             image, _ = add_occluder(image, generator)
         truth, dynamics = truth.to(device), stills.dynamics.to(device)
         # the crop's frame is wrong in training as it will be in use
-        noise = torch.randn(batch_size, 6, generator=generator) * torch.tensor([0.05, 0.05, 0.05, 0.03, 0.03, 0.05])
+        noise = torch.randn(batch_size, 6, generator=generator) * torch.tensor([0.03, 0.03, 0.03, 0.015, 0.015, 0.035])
         with trainer.accelerator.autocast():
             head_pose, read = trainer.model(image.to(device), truth + noise.to(device))
         losses = {"pose": (head_pose - truth).abs().mean() * 8, "dynamics": dynamics_loss(read, dynamics, spread)}

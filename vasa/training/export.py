@@ -11,7 +11,7 @@ from ..config import VasaConfig
 from ..errors import InputError
 from ..face.matte import PersonMatte
 from ..face.model import FaceModel
-from ..face.reader import FaceReader, ReaderConfig
+from ..face.reader import FaceReader
 from ..motion.transformer import Denoiser
 from .audio import AudioTrainee
 from .loop import load_matching
@@ -42,7 +42,7 @@ def export(
     parts["audio"] = trainee.encoder
     parts["motion"] = Denoiser(config.motion, config.motion_dim, trainee.encoder.feature_dim)
     _demand_all(parts["motion"], _fill(parts["motion"], motion), motion)
-    for name, module, run in (("reader", FaceReader(ReaderConfig()), reader), ("matte", PersonMatte(), matte)):
+    for name, module, run in (("reader", FaceReader(config.reader), reader), ("matte", PersonMatte(), matte)):
         if run is not None:
             parts[name] = module
             _demand_all(module, _fill(module, run), run)

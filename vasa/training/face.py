@@ -14,7 +14,7 @@ from ..config import VasaConfig
 from ..face.blocks import resize_pictures
 from ..face.decoder import Decoded
 from ..face.model import FaceModel
-from ..face.reader import FaceReader, ReaderConfig
+from ..face.reader import FaceReader
 from ..latents import FaceLatents
 from ..synthetic.augment import sensor
 from .ahead import Ahead
@@ -26,6 +26,7 @@ from .losses import (
     dynamics_loss,
     flow_loss,
     identity_loss,
+    landmark_loss,
     light_loss,
     mask_loss,
     pair_loss,
@@ -44,6 +45,7 @@ class FaceLossWeights:
     image: float = 4.0
     painted: float = 1.5
     flow: float = 0.3
+    landmarks: float = 0.3
     mask: float = 0.15
     light: float = 1.0
     encoders: float = 1.0
@@ -57,9 +59,10 @@ class FaceLossWeights:
 
 
 def face_losses(
-    decoded: Decoded, source: Tensor, target: Stills, flow: Tensor, visible: Tensor, weights: FaceLossWeights
-) -> dict[str, Tensor]:
-    """The supervised losses of decoded pictures against `target`, from the portraits `source`, [B, ...] each."""
+    decoded: Decoded, portrait: Tensor, landmarks: Tensor, target: Stills, flow: Tensor, visible: Tensor,
+    weights: FaceLossWeights,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The supervised losses of decoded pictures against `target`, from portraits with `landmarks`, [B, ...] each."""
     size = target.image.shape[-1]
     regions = 1 + weights.regions * (region_weights(target.landmarks, size) - 1)
     losses = {"image": weights.image * pyramid_l1(decoded.image, target.image, regions)}
@@ -68,9 +71,12 @@ def face_losses(
         hidden = F.interpolate(1 - visible[:, None], size=size, mode="bilinear")
         losses["painted"] = weights.painted * weighted_l1(decoded.painted, target.image, regions * (0.3 + 2 * hidden))
         losses["flow"] = weights.flow * flow_loss(decoded.flow, flow, visible, coarse)
+        losses["landmarks"] = weights.landmarks * landmark_loss(
+            decoded.flow, landmarks, target.landmarks, flow, visible
+        )
         losses["mask"] = weights.mask * mask_loss(decoded.mask, visible)
     if decoded.gain is not None:
-        losses["light"] = weights.light * light_loss(decoded.gain, source, target.image, flow, visible)
+        losses["light"] = weights.light * light_loss(decoded.gain, portrait, target.image, flow, visible)
     return losses
 
 
@@ -116,7 +122,7 @@ def train_face(
         load_matching(model.closeups, Path(closeups) / "weights.safetensors")
     trainer = Trainer(model, out, box)
     device = trainer.accelerator.device
-    judge = _load_reader(reader, device) if reader else None
+    judge = _load_reader(reader, config, device) if reader else None
     adversary = Adversary().to(device) if weights.adversarial or weights.matching else None
     size = size or config.face.image_size
     supervised = bool(config.face.dynamics_names)
@@ -142,7 +148,8 @@ def train_face(
             face = _repeated(face, targets)
             driving = target.dynamics if supervised else _coded(model, target, generator)
             decoded = model.decode(face, target.head_pose, driving)
-        losses = face_losses(decoded, face.portrait, target, batch.flow, batch.visible, weights)
+        marks = _repeat(source.landmarks, targets)
+        losses = face_losses(decoded, face.portrait, marks, target, batch.flow, batch.visible, weights)
         if encoders is None:
             losses["pose"] = weights.encoders * (pose_read - source.head_pose).abs().mean() * 2
             if supervised:
@@ -204,10 +211,11 @@ def _repeated(face: FaceLatents, n: int) -> FaceLatents:
 def _source_labels(
     source: Stills, pose_read: Tensor, dynamics_read: Tensor, generator: torch.Generator, supervised: bool
 ) -> tuple[Tensor, Tensor]:
-    # most sources are encoded with what the encoders read, as they will be on real pictures, once that is sane
+    # many sources are encoded with what the encoders read, as they will be on real pictures, once that is sane; not
+    # most, for where the portrait's expression is unknown the driving one is best followed by half
     b = source.head_pose.shape[0]
     close = (pose_read - source.head_pose).abs().amax(-1) < 0.25
-    use = (torch.rand(b, generator=generator) < 0.7).to(close.device) & close
+    use = (torch.rand(b, generator=generator) < 0.4).to(close.device) & close
     noise = torch.randn(b, 6, generator=generator) * 0.015
     pose = torch.where(use[:, None], pose_read.detach(), source.head_pose + noise.to(close.device))
     if not supervised:
@@ -256,8 +264,8 @@ def _paired(
     return losses
 
 
-def _load_reader(path: str | Path, device: torch.device) -> FaceReader:
-    reader = FaceReader(ReaderConfig())
+def _load_reader(path: str | Path, config: VasaConfig, device: torch.device) -> FaceReader:
+    reader = FaceReader(config.reader)
     path = Path(path)
     reader.load_state_dict(load_file(path / "weights.safetensors" if path.is_dir() else path))
     return reader.to(device).eval().requires_grad_(False)

@@ -16,7 +16,7 @@ from torch import nn
 from .. import checkpoint
 from ..device import pick_device
 from ..errors import InputError
-from ..face.reader import FaceReader, ReaderConfig
+from ..face.reader import FaceReader
 from ..synthetic.assets import load_pack
 from ..synthetic.dataset import write_shard
 from .encoders import train_encoders
@@ -66,22 +66,22 @@ def train_faces(
     people, test, start = out / "people", out / "people-test", out / "start"
     render_for(SHARES["people"] * minutes * 60, people, test, workers, seed, (*shard, size), assets)
     face = _keep(models.face, start / "face.safetensors")
-    reader = models.reader or FaceReader(ReaderConfig())
+    reader = models.reader or FaceReader(models.config.reader)
 
     def box(part: str) -> TimeBox:
         return TimeBox(SHARES[part] * minutes, save_minutes=max(SHARES[part] * minutes / 4, 0.5), warmup=100)
 
-    shared = {"seed": seed, "validation": test}
-    train_encoders(people, out / "encoders", box("encoders"), models.config, batch_size=singles, resume=face, **shared)
-    train_reader(people, out / "critic", box("critic"), batch_size=singles, seed=seed + 1, validation=test)
+    shared = {"config": models.config, "validation": test}
+    train_encoders(people, out / "encoders", box("encoders"), batch_size=singles, resume=face, seed=seed, **shared)
+    train_reader(people, out / "critic", box("critic"), batch_size=singles, seed=seed + 1, **shared)
     own = _keep(reader, start / "reader.safetensors") if models.reader else None
-    train_reader(people, out / "reader", box("reader"), batch_size=singles, seed=seed + 2, resume=own, validation=test)
+    train_reader(people, out / "reader", box("reader"), batch_size=singles, seed=seed + 2, resume=own, **shared)
     closeups = None
     if models.face.closeups is not None:
         closeups = _keep(models.face.closeups, start / "closeups" / "weights.safetensors").parent
     train_face(
-        people, out / "face", box("face"), models.config, batch_size=portraits, targets=targets, size=size,
-        resume=face, encoders=out / "encoders", reader=out / "critic", closeups=closeups, weights=weights, **shared,
+        people, out / "face", box("face"), batch_size=portraits, targets=targets, size=size, seed=seed, resume=face,
+        encoders=out / "encoders", reader=out / "critic", closeups=closeups, weights=weights, **shared,
     )  # fmt: skip
     for module, run in ((models.face, "face"), (reader, "reader")):
         load_matching(module, out / run / "weights.safetensors")

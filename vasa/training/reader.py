@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import VasaConfig
 from ..face.blocks import resize_pictures
 from ..face.encoder import align_grid
-from ..face.reader import FaceReader, ReaderConfig, Reading
+from ..face.reader import FaceReader, Reading
 from ..latents import DYNAMICS
 from ..synthetic.augment import add_occluder, sensor
 from ..synthetic.emotions import EMOTION_SHAPES
@@ -70,7 +71,7 @@ def _aligned_parts(part: Tensor, head_pose: Tensor, size: int) -> Tensor:
 
 
 def train_reader(
-    data: str | Path, out: str | Path, box: TimeBox, *, seed: int = 0, batch_size: int = 32,
+    data: str | Path, out: str | Path, box: TimeBox, config: VasaConfig, *, seed: int = 0, batch_size: int = 32,
     resume: str | Path | None = None, validation: str | Path | None = None,
 ) -> None:  # fmt: skip
     """Train a reader.
@@ -79,6 +80,7 @@ def train_reader(
         data: folder of rendered shards.
         out: folder for weights and scores.
         box: time box.
+        config: which model's reader.
         seed: initial weights, batches and augmentation; two readers with other seeds judge independently.
         batch_size: pictures per step.
         resume: weights to start from.
@@ -89,7 +91,7 @@ def train_reader(
     shards = StillShards(data)
     held_out = StillShards(validation) if validation else None
     spread = shards.spread()
-    reader = FaceReader(ReaderConfig())
+    reader = FaceReader(config.reader)
     trainer = Trainer(reader, out, box, resume)
     device = trainer.accelerator.device
     people = nn.Linear(reader.config.identity_dim, len(shards), bias=False).to(device)
@@ -107,7 +109,7 @@ def train_reader(
         stills = Stills(*(getattr(stills, f).to(device) for f in Stills.__dataclass_fields__))
         image = resize_pictures(image.to(device), min(image.shape[-1], 256))
         # the crop's frame is the true pose with errors of the size the first trunk makes
-        noise = torch.randn(batch_size, 6, generator=generator) * torch.tensor([0.05, 0.05, 0.05, 0.03, 0.03, 0.06])
+        noise = torch.randn(batch_size, 6, generator=generator) * torch.tensor([0.03, 0.03, 0.03, 0.015, 0.015, 0.035])
         frame = stills.head_pose + noise.to(device)
         with trainer.accelerator.autocast():
             rough = reader.find(image)
@@ -122,7 +124,7 @@ def train_reader(
         people_optimiser.step()
         return losses
 
-    scorer = FaceReader(ReaderConfig()).to(device)
+    scorer = FaceReader(config.reader).to(device)
 
     def panel(trainer: Trainer) -> dict[str, float]:
         if held_out is None:
