@@ -9,12 +9,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vasa.config import BROW_TRUNK, PATCH_TRUNK, TINY, VASA1, VASA_MINI, VasaConfig
 from vasa.face.decoder import Decoder, enlarge, sample_picture
-from vasa.face.encoder import FACE_CENTRE, DynamicsEncoder, PatchTrunks, align_face, align_grid
+from vasa.face.encoder import FACE_CENTRE, DynamicsEncoder, align_face, align_grid
 from vasa.face.model import FaceModel
+from vasa.face.near import MARKS, MarkTrunk, PatchTrunks
 from vasa.face.patches import mirror_pose
 from vasa.face.reader import FaceReader
 from vasa.geometry import identity_grid, rotation
 from vasa.motion.transformer import Denoiser
+from vasa.training.data import _MIRROR_LANDMARKS
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +48,29 @@ def test_weights_from_before_brows_were_looked_at_load():
         assert not any("brow" in name for name in module.state_dict())
 
 
-def test_brows_are_seen_alike_on_both_sides(portrait):
-    """A face in the mirror: what the left brow showed, the right one shows."""
+def test_brows_and_landmarks_are_seen_alike_on_both_sides(portrait):
+    """A face in the mirror: what the left brow showed, the right one shows, and landmarks change sides."""
+    torch.manual_seed(0)
     near, there = PatchTrunks(PATCH_TRUNK, 8, BROW_TRUNK), pose(0.2, 0.1, 0.1, 0.05, 0.0, -0.3)
     with torch.inference_mode():
-        seen, mirrored = near(portrait, there), near(portrait.flip(-1), mirror_pose(there))
-    left, right = seen[:, -2 * PatchTrunks._BROW :].chunk(2, dim=-1)
-    twin_left, twin_right = mirrored[:, -2 * PatchTrunks._BROW :].chunk(2, dim=-1)
+        (seen, marks), (twin, twin_marks) = near(portrait, there), near(portrait.flip(-1), mirror_pose(there))
+    brows = slice(-2 * (PatchTrunks._BROW + len(MARKS)), -2 * len(MARKS))
+    (left, right), (twin_left, twin_right) = seen[:, brows].chunk(2, dim=-1), twin[:, brows].chunk(2, dim=-1)
     assert torch.allclose(left, twin_right, atol=1e-4) and torch.allclose(right, twin_left, atol=1e-4)
     assert (left - right).abs().max() > 1e-3
+    eyes_and_brows = torch.tensor([i for i in range(len(MARKS)) if MARKS[i] < 48])
+    across = torch.tensor([MARKS.index(_MIRROR_LANDMARKS[MARKS[i]]) for i in eyes_and_brows])
+    assert torch.allclose(twin_marks[:, eyes_and_brows], marks[:, across] * torch.tensor([-1.0, 1.0]), atol=1e-4)
+
+
+def test_a_warm_spot_is_where_the_landmark_is():
+    """A map that is warm in one cell of 4 pixels answers with the middle of these pixels."""
+    trunk = MarkTrunk(PATCH_TRUNK, 8, marks=1)
+    cells = torch.full((1, 1, 16, 16), -1e4)
+    cells[0, 0, 3, 10] = 0
+    trunk.maps.forward = lambda x: cells
+    _, place = trunk.find(torch.rand(1, 3, 64, 64))
+    assert torch.allclose(place[0, 0], torch.tensor([10 * 4 + 1.5, 3 * 4 + 1.5]) / 63 * 2 - 1, atol=1e-5)
 
 
 def test_untrained_at_the_same_pose_shows_the_portrait(model, portrait):

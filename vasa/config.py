@@ -61,7 +61,7 @@ class FaceConfig:
     dynamics_patches: TrunkConfig = TrunkConfig("none")
     """E_dyn also looks at mouth and eyes from near, each through a trunk like this ("none": not, as in the paper)."""
     dynamics_brows: TrunkConfig = TrunkConfig("none")
-    """And at the brows, likewise."""
+    """And at the brows, likewise; every near trunk then also finds the landmarks in its patch."""
     identity_channels: int = 512
     dynamics_dim: int = 128
     dynamics_names: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ class ReaderConfig:
     """Channels of the crop's trunk; the crop enters folded 2x2 into channels."""
     patches: TrunkConfig = PATCH_TRUNK
     brows: TrunkConfig = TrunkConfig("none")
-    """Brows are looked at from near, too, not only mouth and eyes."""
+    """Brows are looked at from near, too, not only mouth and eyes, and landmarks are found there."""
     summary: int = 128
     """Numbers that stand for the whole crop in front of the heads."""
     identity_dim: int = 64
@@ -268,7 +268,7 @@ VASA_MINI = VasaConfig(
         mel_dilations=(1, 2, 4, 1, 2),
     ),
     MotionConfig(dim=256, depth=5, heads=4, feedforward=1024),
-    ReaderConfig(brows=BROW_TRUNK, summary=96),
+    ReaderConfig(brows=BROW_TRUNK, summary=72),
 )
 
 TINY = VasaConfig(

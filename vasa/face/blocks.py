@@ -130,7 +130,9 @@ class Trunk(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """[B, 3, S, S] in [0, 1] -> [B, channels, 4, 4]."""
+        return F.adaptive_avg_pool2d(self.body(self.prepared(pictures)), 4)
+
+    def prepared(self, pictures: Tensor) -> Tensor:
+        """Pictures at the trunk's size in [-1, 1], folded into channels."""
         x = resize_pictures(pictures, self.config.input_size) * 2 - 1
-        if self.config.unshuffle > 1:
-            x = F.pixel_unshuffle(x, self.config.unshuffle)
-        return F.adaptive_avg_pool2d(self.body(x), 4)
+        return F.pixel_unshuffle(x, self.config.unshuffle) if self.config.unshuffle > 1 else x

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..config import FaceConfig, TrunkConfig
+from ..config import FaceConfig
 from ..geometry import identity_grid, moved_by, rotation, times
 from .blocks import NormAct, ResBlock, Trunk, resize_pictures
-from .patches import BROWS, EYES, MOUTH, Patch, cut_patch
+from .near import PatchTrunks, near_head
 
 FACE_CENTRE = (0.0, 0.2, -0.4)
 """Middle of the face (between the eyes and the chin, on the surface) in canonical coordinates."""
@@ -86,51 +86,27 @@ class DynamicsEncoder(nn.Module):
         super().__init__()
         self.trunk = Trunk(config.dynamics_trunk, config.group_width)
         features = self.trunk.channels * 16
-        self.near = None
+        self.near = self.fine = None
         if config.dynamics_patches.kind != "none":
             self.near = PatchTrunks(config.dynamics_patches, config.group_width, config.dynamics_brows)
             features += self.near.channels
+            if self.near.brows is not None:
+                self.fine = near_head(self.near.channels, config.dynamics_dim)
         self.head = nn.Linear(features, config.dynamics_dim)
 
     def forward(self, pictures: Tensor, head_pose: Tensor) -> Tensor:
+        return self.look(pictures, head_pose)[0]
+
+    def look(self, pictures: Tensor, head_pose: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Dynamics, and the landmarks `near.MARKS` in the picture where the configuration finds them, [B, 42, 2]."""
         seen = self.trunk(align_face(pictures, head_pose, self.trunk.config.input_size)).flatten(1)
-        if self.near is not None:
-            seen = torch.cat([seen, self.near(pictures, head_pose)], dim=-1)
-        return self.head(seen).float()
-
-
-class PatchTrunks(nn.Module):
-    """Mouth, eyes and, if asked for, brows seen from near: pictures [B, 3, S, S] and poses [B, 6] -> [B, channels].
-
-    Lids, lips and brows move by a few pixels; in the crop of the whole face that is less than one feature.
-    """
-
-    _MOUTH, _EYE, _BROW = 112, 64, 48
-
-    def __init__(self, config: TrunkConfig, group_width: int, brows: TrunkConfig) -> None:
-        super().__init__()
-        self.mouth, self.eyes = Trunk(config, group_width), Trunk(config, group_width)
-        self.mouth_head = nn.Linear(self.mouth.channels * 16, self._MOUTH)
-        self.eye_head = nn.Linear(self.eyes.channels * 16, self._EYE)
-        self.size = config.input_size
-        self.channels = self._MOUTH + 2 * self._EYE
-        self.brows = None
-        if brows.kind != "none":
-            self.brows = Trunk(brows, group_width)
-            self.brow_head = nn.Linear(self.brows.channels * 16, self._BROW)
-            self.channels += 2 * self._BROW
-
-    def forward(self, pictures: Tensor, head_pose: Tensor) -> Tensor:
-        mouth = self.mouth_head(self.mouth(cut_patch(pictures, head_pose, MOUTH, self.size)).flatten(1))
-        seen = [mouth, *self.eye_head(self._pair(self.eyes, pictures, head_pose, EYES))]
-        if self.brows is not None:
-            seen += self.brow_head(self._pair(self.brows, pictures, head_pose, BROWS))
-        return F.silu(torch.cat(seen, dim=-1))
-
-    def _pair(self, trunk: Trunk, pictures: Tensor, head_pose: Tensor, pair: tuple[Patch, Patch]) -> Tensor:
-        """What one trunk sees in two patches that mirror each other, [2, B, channels * 16]."""
-        patches = torch.cat([cut_patch(pictures, head_pose, patch, self.size) for patch in pair])
-        return trunk(patches).flatten(1).unflatten(0, (2, -1))
+        if self.near is None:
+            return self.head(seen).float(), None
+        near, marks = self.near(pictures, head_pose)
+        dynamics = self.head(torch.cat([seen, near], dim=-1)).float()
+        if self.fine is not None:
+            dynamics = dynamics + self.fine(near).float()
+        return dynamics, marks
 
 
 def align_face(pictures: Tensor, head_pose: Tensor, size: int) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ..config import ReaderConfig
 from ..latents import DYNAMICS, EMOTIONS
 from .blocks import NormAct, ResBlock, Trunk, resize_pictures
-from .encoder import PatchTrunks, align_face, align_grid
+from .encoder import align_face, align_grid
+from .near import MARKS, PatchTrunks, near_head
 
 NUM_PARTS = 9
 
@@ -69,8 +70,12 @@ class FaceReader(nn.Module):
         self.near = PatchTrunks(config.patches, g, config.brows)
         flat = config.summary + self.near.channels
         self.pose = nn.Linear(flat, 6)
-        self.landmarks = nn.Linear(flat, 68 * 2)
+        found = [] if self.near.brows is None else MARKS
+        others = [i for i in range(68) if i not in found]
+        self.order = [[*others, *found].index(i) for i in range(68)]
+        self.landmarks = nn.Linear(flat, len(others) * 2)
         self.dynamics = nn.Linear(flat, len(DYNAMICS))
+        self.fine = near_head(self.near.channels, len(DYNAMICS)) if found else None
         self.emotion = nn.Linear(flat, len(EMOTIONS))
         self.identity = nn.Linear(flat, config.identity_dim)
         nn.init.zeros_(self.pose.weight)
@@ -94,12 +99,17 @@ class FaceReader(nn.Module):
         rough = self.find(pictures) if head_pose is None else head_pose
         maps = self.features(pictures, rough.detach())
         whole = F.silu(self.summary(F.adaptive_avg_pool2d(self.norm(maps[-1]), 4).flatten(1)))
-        flat = torch.cat([whole, self.near(pictures, rough.detach())], dim=-1)
-        local = self.landmarks(flat).float().unflatten(-1, (68, 2))
+        near, marks = self.near(pictures, rough.detach())
+        flat = torch.cat([whole, near], dim=-1)
+        landmarks = _to_picture(self.landmarks(flat).float().unflatten(-1, (-1, 2)), rough.detach())
+        dynamics = self.dynamics(flat).float()
+        if self.fine is not None:
+            landmarks = torch.cat([landmarks, marks], dim=1)[:, self.order]
+            dynamics = dynamics + self.fine(near).float()
         return Reading(
             head_pose=rough + self.pose(flat).float(),
-            dynamics=self.dynamics(flat).float(),
-            landmarks=_to_picture(local, rough.detach()),
+            dynamics=dynamics,
+            landmarks=landmarks,
             emotion=self.emotion(flat).float().log_softmax(-1),
             identity=F.normalize(self.identity(flat).float(), dim=-1),
             parts=self.parts(maps[1]).float(),

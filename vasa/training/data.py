@@ -189,6 +189,11 @@ def moved(images: Tensor, head_pose: Tensor, generator: torch.Generator) -> tupl
     return images, head_pose, torch.cat([linear, shift[..., None]], -1)
 
 
+def moved_landmarks(landmarks: Tensor, affine: Tensor) -> Tensor:
+    """Picture positions [B, N, 2] after the movement of `moved`."""
+    return torch.einsum("bij,bnj->bni", affine[..., :2], landmarks) + affine[:, None, :, 2]
+
+
 def moved_parts(part: Tensor, affine: Tensor) -> Tensor:
     """Region indices [B, S', S'] after the movement of `moved`; what comes from outside is background, 0."""
     grid = identity_grid(part.shape[-2:]) - affine[:, None, None, :, 2]

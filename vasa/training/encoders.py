@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ..config import VasaConfig
 from ..face.blocks import resize_pictures
 from ..face.encoder import DynamicsEncoder, PoseEncoder
+from ..face.near import MARKS
 from ..synthetic.augment import add_occluder, sensor
-from .data import StillShards, colour_jitter, moved
+from .data import StillShards, colour_jitter, moved, moved_landmarks
 from .loop import TimeBox, Trainer
 from .losses import dynamics_loss
 from .reader import score_readings
@@ -25,10 +26,10 @@ class Encoders(nn.Module):
         self.pose = PoseEncoder(config.face)
         self.dynamics = DynamicsEncoder(config.face)
 
-    def forward(self, pictures: Tensor, frame: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Head pose and dynamics; the dynamics' crop follows `frame`, or the pose just read."""
+    def forward(self, pictures: Tensor, frame: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Head pose, dynamics and landmarks; the dynamics' crop follows `frame`, or the pose just read."""
         head_pose = self.pose(pictures)
-        return head_pose, self.dynamics(pictures, head_pose.detach() if frame is None else frame)
+        return head_pose, *self.dynamics.look(pictures, head_pose.detach() if frame is None else frame)
 
 
 def train_encoders(
@@ -60,7 +61,8 @@ def train_encoders(
             shards.refresh()
         stills, _ = shards.stills(batch_size, generator)
         image = resize_pictures(stills.image, min(stills.image.shape[-1], 256))
-        image, truth, _ = moved(image, stills.head_pose, generator)
+        image, truth, affine = moved(image, stills.head_pose, generator)
+        landmarks = moved_landmarks(stills.landmarks, affine).to(device)
         image = sensor(colour_jitter(image, generator), generator)
         if torch.rand((), generator=generator) < 0.2:
             image, _ = add_occluder(image, generator)
@@ -68,8 +70,10 @@ def train_encoders(
         # the crop's frame is wrong in training as it will be in use
         noise = torch.randn(batch_size, 6, generator=generator) * torch.tensor([0.03, 0.03, 0.03, 0.015, 0.015, 0.035])
         with trainer.accelerator.autocast():
-            head_pose, read = trainer.model(image.to(device), truth + noise.to(device))
+            head_pose, read, marks = trainer.model(image.to(device), truth + noise.to(device))
         losses = {"pose": (head_pose - truth).abs().mean() * 8, "dynamics": dynamics_loss(read, dynamics, spread)}
+        if marks is not None:
+            losses["landmarks"] = (marks - landmarks[:, MARKS]).abs().mean() * 20
         trainer.descend(sum(losses.values()))
         return losses
 
@@ -81,7 +85,7 @@ def train_encoders(
         averaged = trainer.with_average(scorer)
         stills, _ = held_out.stills(144, torch.Generator().manual_seed(1))
         with torch.inference_mode():
-            head_pose, dynamics = averaged(stills.image.to(device))
+            head_pose, dynamics, _ = averaged(stills.image.to(device))
         return score_readings(stills, head_pose.cpu(), dynamics.cpu())
 
     trainer.run(step, panel)

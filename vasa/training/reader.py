@@ -15,7 +15,7 @@ from ..face.reader import FaceReader, Reading
 from ..latents import DYNAMICS
 from ..synthetic.augment import add_occluder, sensor
 from ..synthetic.emotions import EMOTION_SHAPES
-from .data import Stills, StillShards, colour_jitter, moved, moved_parts
+from .data import Stills, StillShards, colour_jitter, moved, moved_landmarks, moved_parts
 from .loop import TimeBox, Trainer
 from .losses import dynamics_loss
 
@@ -100,7 +100,7 @@ def train_reader(
     def step(index: int) -> dict[str, Tensor]:
         stills, person = shards.stills(batch_size, generator, frames_each=2)
         image, head_pose, affine = moved(stills.image, stills.head_pose, generator)
-        landmarks = torch.einsum("bij,bnj->bni", affine[..., :2], stills.landmarks) + affine[:, None, :, 2]
+        landmarks = moved_landmarks(stills.landmarks, affine)
         part = moved_parts(stills.part, affine)
         stills = Stills(image, head_pose, stills.dynamics, landmarks, part)
         image = sensor(colour_jitter(image, generator), generator)
