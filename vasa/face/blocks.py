@@ -32,12 +32,50 @@ class NormAct(nn.Module):
             nn.init.zeros_(self.modulation.weight)
             nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, code: Tensor | Modulated | None = None) -> Tensor:
+        if isinstance(code, dict):
+            scale, shift = code[self].to(x.dtype).chunk(2, dim=-1)
+            return group_norm_silu(x, self.groups, None, None, scale=scale, shift=shift)
         scale = shift = None
         if self.modulation is not None:
             scale, shift = self.modulation(code).to(x.dtype).chunk(2, dim=-1)
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         return group_norm_silu(x, self.groups, weight, bias, scale=scale, shift=shift)
+
+
+Modulated = dict[NormAct, Tensor]
+"""(scale, shift) of norms under one code, [B, 2 C] each; the norms' own weight and bias are part of them."""
+
+
+class Modulations(nn.Module):
+    """The modulations of all norms of a part as one linear layer: a frame has fifty of them, each a call of its own.
+
+    w (1 + s) = 1 + (w - 1 + w s), and likewise for the shift, so each norm's affine map joins in, exactly.
+
+    Args:
+        part: its norms that follow the code; their weights must not change afterwards.
+    """
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        norms = [m for m in part.modules() if isinstance(m, NormAct) and m.modulation is not None]
+        self._norms, self._sizes = tuple(norms), [2 * len(norm.weight) for norm in norms]
+        weights, biases = zip(*(_with_affine(norm) for norm in norms), strict=True)
+        self.linear = nn.Linear(weights[0].shape[1], sum(self._sizes), device=weights[0].device).requires_grad_(False)
+        self.linear.weight.copy_(torch.cat(weights))
+        self.linear.bias.copy_(torch.cat(biases))
+
+    def forward(self, code: Tensor) -> Modulated:
+        return dict(zip(self._norms, self.linear(code).split(self._sizes, dim=-1), strict=True))
+
+
+def _with_affine(norm: NormAct) -> tuple[Tensor, Tensor]:
+    weight, bias = norm.weight.detach().float(), norm.bias.detach().float()
+    (scale, shift), (scale_bias, shift_bias) = (
+        p.detach().float().chunk(2) for p in (norm.modulation.weight, norm.modulation.bias)
+    )
+    rows = torch.cat([weight[:, None] * scale, shift + bias[:, None] * scale])
+    return rows, torch.cat([weight * (1 + scale_bias) - 1, shift_bias + bias * (1 + scale_bias)])
 
 
 class ResBlock(nn.Module):

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import FaceConfig
+from ..geometry import pose_matrix
 from ..latents import FaceLatents
-from .blocks import NormAct, ResBlock
+from .blocks import Modulations, NormAct, ResBlock
 from .decoder import Layers, gain_of, sample_picture
 from .patches import (
     EYES,
@@ -73,6 +74,7 @@ class CloseUp(nn.Module):
         self.linear = LinearShift(dynamics_dim, 2, (size // 4, size // 4)) if linear else None
         self.finish = ResBlock(middle + 5, fine, group_width, code_dim=_CODE)
         self.norm = NormAct(fine, group_width)
+        self.codes: Modulations | None = None
         self.flow, self.mask, self.gain, self.paint = (nn.Conv2d(fine, c, 3, padding=1) for c in (3, 1, 3, 3))
         for layer in (self.coarse_flow, self.coarse_relief, self.flow, self.mask, self.gain):
             nn.init.zeros_(layer.weight)
@@ -99,6 +101,8 @@ class CloseUp(nn.Module):
         code = self.code(codes)
         acted = F.interpolate(self.act(code).unflatten(1, (16, self.size // 8, -1)), scale_factor=2.0, mode="bilinear")
         place = self.place.to(features.dtype).expand(b, -1, -1, -1)
+        if self.codes is not None:
+            code = self.codes(code)
         x = torch.cat([features, place, acted.to(features.dtype)], dim=1)
         x = self.join(x.to(memory_format=torch.channels_last))
         for block in self.blocks:
@@ -124,7 +128,8 @@ class CloseUp(nn.Module):
         )
 
     def fold(self, dtype: torch.dtype) -> None:
-        """Make enlarging part of the convolution behind it; weights must not change afterwards."""
+        """As `WarpGenerator.fold`."""
+        self.codes = Modulations(self)
         self.up.fold((2, 2), dtype)
 
 
@@ -145,22 +150,22 @@ class CloseUps(nn.Module):
 
     def forward(self, layers: Layers, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Layers:
         """Lay the close-ups into the layers of whole pictures, which have the portrait's size."""
-        whole = layers.joined()
-        whole = self._lay(self.mouth, MOUTH, face.mouth, whole, face, head_pose, facial_dynamics)
+        whole, poses = layers.joined(), (pose_matrix(face.head_pose), pose_matrix(head_pose))
+        whole = self._lay(self.mouth, MOUTH, face.mouth, whole, face, head_pose, facial_dynamics, poses)
         for index, eye in enumerate(EYES):
-            whole = self._lay(self.eyes, eye, face.eyes[:, index], whole, face, head_pose, facial_dynamics)
+            whole = self._lay(self.eyes, eye, face.eyes[:, index], whole, face, head_pose, facial_dynamics, poses)
         return Layers.split(whole)
 
     def _lay(
         self, close_up: CloseUp, patch: Patch, features: Tensor, whole: Tensor, face: FaceLatents,
-        head_pose: Tensor, facial_dynamics: Tensor,
+        head_pose: Tensor, facial_dynamics: Tensor, poses: tuple[Tensor, Tensor],
     ) -> Tensor:  # fmt: skip
-        b = len(head_pose)
+        b, (there, here) = len(head_pose), poses
         codes = codes_of(facial_dynamics, face.facial_dynamics.expand(b, -1), head_pose, face.head_pose, patch)
-        seen = cut_patch(face.portrait, face.head_pose, patch, close_up.size).expand(b, -1, -1, -1)
-        lean = patch_lean(face.head_pose, patch) - patch_lean(head_pose, patch)
+        seen = cut_patch(face.portrait, there, patch, close_up.size).expand(b, -1, -1, -1)
+        lean = patch_lean(there, patch) - patch_lean(here, patch)
         drawn = close_up(features.expand(b, -1, -1, -1), codes, seen, lean)
-        source, driving = patch_affine(face.head_pose, patch).expand(b, -1, -1), patch_affine(head_pose, patch)
+        source, driving = patch_affine(there, patch).expand(b, -1, -1), patch_affine(here, patch)
         drawn = replace(drawn, flow=to_picture(drawn.flow, source))
         return lay_patch(whole, drawn, driving, patch)
 

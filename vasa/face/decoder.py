@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..config import FaceConfig
 from ..geometry import identity_grid, moved_by
-from .blocks import NormAct, ResBlock, resize_pictures
+from .blocks import Modulations, NormAct, ResBlock, resize_pictures
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class Decoder(nn.Module):
         super().__init__()
         g = config.group_width
         code = code_size(config) if config.modulate else 0
+        self.modulated = config.modulate
         self.detail = config.detail
         self.shuffle = config.head_shuffle
         width = config.decoder_width
@@ -111,6 +112,7 @@ class Decoder(nn.Module):
             self.ups.append(ResBlock(c + (5 if config.detail and is_last else 0), w, g, code_dim=code))
             c = w
         self.norm = NormAct(c, g)
+        self.codes: Modulations | None = None
         self.head = nn.Conv2d(c, 3 * self.shuffle**2, 3, padding=1)
         if self.detail:
             self.choose_depth = nn.Conv2d(width, config.volume_depth + 1 + config.pose_aware, 3, padding=1)
@@ -143,14 +145,16 @@ class Decoder(nn.Module):
             source_positions: where each voxel lies in the portrait, [B, D*2, H, W] float32, depth-major.
             portrait: [B, 3, S, S] in [0, 1]; like `source_positions` only for the detail path.
         """
-        x = self.project(volume)
+        x, plain = self.project(volume), code
+        if self.codes is not None:
+            code = self.codes(code)
         for block in self.blocks:
             x = block(x, code)
         if not self.detail:
             for up in self.ups:
                 x = up.enlarged(x, (2, 2), code)
             return self._paint(x)
-        flow = self._choose(x, source_positions, code)
+        flow = self._choose(x, source_positions, plain)
         for up in self.ups[:-1]:
             x = up.enlarged(x, (2, 2), code)
         flow = enlarge(flow, x.shape[-1])
@@ -172,7 +176,9 @@ class Decoder(nn.Module):
         )
 
     def fold(self, dtype: torch.dtype) -> None:
-        """Make enlarging part of the convolutions behind it; weights must not change afterwards."""
+        """As `WarpGenerator.fold`."""
+        if self.modulated:
+            self.codes = Modulations(self)
         for up in self.ups[:-1] if self.detail else self.ups:
             up.fold((2, 2), dtype)
 

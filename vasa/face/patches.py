@@ -1,7 +1,8 @@
 """Mouth and eyes as square patches of the head: planes in canonical space that move with the pose.
 
 A patch is seen from the front whatever the head does, at one scale, so that what happens in it is expression alone.
-Letters: `B` batch, `S` edge of a picture, `P` edge of a patch.
+Letters: `B` batch, `S` edge of a picture, `P` edge of a patch. A pose is [B, 6], or its `pose_matrix` [B, 3, 4], which
+whoever asks for several patches computes once.
 """
 
 from __future__ import annotations
@@ -39,23 +40,27 @@ BROWS = (Patch((0.28, -0.3, -0.46), 0.32), Patch((-0.28, -0.3, -0.46), 0.32, mir
 """Brows with the eye below them, without which a high brow cannot be told from a raised one; as `EYES`."""
 
 
-def patch_affine(head_pose: Tensor, patch: Patch) -> Tensor:
-    """Where a patch lies in the picture, [B, 6] -> [B, 2, 3] float32: p = A (u, v) + b for u, v in [-1, 1]."""
-    matrix = pose_matrix(head_pose)[:, :2]  # [B, 2, 4]
+def _matrix(pose: Tensor) -> Tensor:
+    return pose if pose.dim() == 3 else pose_matrix(pose)
+
+
+def patch_affine(pose: Tensor, patch: Patch) -> Tensor:
+    """Where a patch lies in the picture, pose -> [B, 2, 3] float32: p = A (u, v) + b for u, v in [-1, 1]."""
+    matrix = _matrix(pose)[:, :2]  # [B, 2, 4]
     across = matrix[..., 0] * (-patch.half if patch.mirrored else patch.half)
     down = matrix[..., 1] * patch.half
     centre = times(matrix[..., :3], matrix.new_tensor(patch.centre)) + matrix[..., 3]
     return torch.stack([across, down, centre], dim=-1)
 
 
-def patch_lean(head_pose: Tensor, patch: Patch) -> Tensor:
-    """How far from the point before it one half an edge behind the plane appears in the patch, [B, 6] -> [B, 2].
+def patch_lean(pose: Tensor, patch: Patch) -> Tensor:
+    """How far from the point before it one half an edge behind the plane appears in the patch, pose -> [B, 2].
 
     A surface of height h over the plane is seen shifted by h times this; so between two poses it moves by h times the
     difference, which a network need not learn.
     """
-    inwards = pose_matrix(head_pose)[:, :2, 2] * patch.half
-    return times(inverse_2x2(patch_affine(head_pose, patch)[..., :2]), inwards)
+    pose = _matrix(pose)
+    return times(inverse_2x2(patch_affine(pose, patch)[..., :2]), pose[:, :2, 2] * patch.half)
 
 
 def to_picture(places: Tensor, affine: Tensor) -> Tensor:
@@ -82,12 +87,12 @@ def patch_grid(size: int, device: torch.device | str | None = None) -> Tensor:
     return identity_grid((size, size), device).movedim(-1, 0)[None]
 
 
-def cut_patch(pictures: Tensor, head_pose: Tensor, patch: Patch, size: int) -> Tensor:
-    """A patch of every picture, [B, C, S, S] and [B, 6] -> [B, C, size, size] in the pictures' type.
+def cut_patch(pictures: Tensor, pose: Tensor, patch: Patch, size: int) -> Tensor:
+    """A patch of every picture, [B, C, S, S] and poses -> [B, C, size, size] in the pictures' type.
 
     Pictures far larger than the patch needs are averaged down first, so that nothing is skipped.
     """
-    affine = patch_affine(head_pose, patch)
+    affine = patch_affine(pose, patch)
     if size * 2 <= pictures.shape[-1] * patch.half:
         pictures = resize_pictures(pictures, pictures.shape[-1] // 2)
     grid = to_picture(patch_grid(size, pictures.device).expand(len(affine), -1, -1, -1), affine).movedim(1, -1)

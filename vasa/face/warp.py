@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import FaceConfig
-from .blocks import NormAct, ResBlock, enlarge_nearest
+from .blocks import Modulations, NormAct, ResBlock, enlarge_nearest
 
 
 class WarpEmbedding(nn.Module):
@@ -59,12 +59,15 @@ class WarpGenerator(nn.Module):
             c = width
         self.upsamples = config.warp_upsamples
         self.norm = NormAct(c, g)
+        self.codes: Modulations | None = None
         self.head = nn.Conv3d(c, 3, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, embedding: Tensor) -> Tensor:
         code = embedding.mean((-2, -1))
+        if self.codes is not None:
+            code = self.codes(code)
         x = self.start(embedding).unflatten(1, (-1, self.start_depth))
         x, factors = self.blocks[0](x, code), self._factors()
         for block, larger in zip(self.blocks[1:], factors, strict=False):
@@ -75,7 +78,9 @@ class WarpGenerator(nn.Module):
         return [(deep, wide, wide) for deep, wide in self.upsamples]
 
     def fold(self, dtype: torch.dtype) -> None:
-        """Make enlarging part of the convolutions behind it; weights must not change afterwards."""
+        """Make enlarging part of the convolutions behind it, and one layer of all modulations; weights must not change
+        afterwards."""
+        self.codes = Modulations(self)
         for block, larger in zip(self.blocks[1:], self._factors(), strict=False):
             if set(larger) <= {1, 2} and larger != (1, 1, 1):
                 block.fold(larger, dtype)
