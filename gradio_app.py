@@ -17,6 +17,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         from vasa.app import serve
+        from vasa.errors import InputError
     except ImportError as error:
         sys.exit(f'{error}; the page needs more packages: pip install -e ".[app]"')
     auth = None
@@ -25,7 +26,10 @@ def main() -> None:
         if not (user and colon and password):
             sys.exit("--auth must be USER:PASSWORD")
         auth = (user, password)
-    serve(given.model, device=given.device, host=given.host, port=given.port, auth=auth, mcp=given.mcp)
+    try:
+        serve(given.model, device=given.device, host=given.host, port=given.port, auth=auth, mcp=given.mcp)
+    except (InputError, OSError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

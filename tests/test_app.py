@@ -1,14 +1,22 @@
 """The page: its values, its runs as events, its endpoints. Skipped without gradio (extra `app`)."""
 
 import asyncio
+import errno
+import io
 import json
 import math
 import os
 import re
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
 import threading
+import time
 import warnings
 import wave
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -177,7 +185,9 @@ def test_every_control_is_explained(client):
         if not isinstance(block, gr.components.Component) or words or not _shown(block):
             continue
         words = (
-            block.elem_id in ("head", "report") or "vasa-status" in block.elem_classes or "consent" in str(block.value)
+            block.elem_id in ("head", "report")
+            or {"vasa-status", "vasa-line"} & {*block.elem_classes}
+            or "consent" in str(block.value)
         )
         if words or getattr(block, "info", None) or any(name.startswith("hint-") for name in block.elem_classes):
             continue
@@ -187,6 +197,13 @@ def test_every_control_is_explained(client):
     assert all(widget.elem_classes == [f"hint-{name}"] for name, widget in widgets().widgets.items())
     with pytest.raises(KeyError):
         hints.hinted(gr.Button(), "nothing")
+
+
+def test_who_has_no_pointer_reads_what_is_not_obvious(client):
+    lines = [b.value for b in client.vasa.blocks.values() if "vasa-line" in (getattr(b, "elem_classes", None) or [])]
+    assert "<p>One picture of one person, best from the front.</p>" in lines
+    assert "<p>Drag the dot, or move it with the arrow keys.</p>" in lines
+    assert not [line for line in lines if "source image" in line or "latents" in line]
 
 
 def _shown(block) -> bool:
@@ -269,6 +286,7 @@ def test_words_from_outside_are_shown_as_words():
     shown = words.status_html(performance.Status("<script>x</script>", notices=("<img src=x onerror=y>",)))
     assert "<script>" not in shown and "<img" not in shown
     assert "<b>" not in words.table_html([("<b>", "<b>", "<b>", "")])
+    assert "<img" not in words.bold(InputError("<img src=x onerror=y>.png is not a readable image"))
 
 
 # --- runs
@@ -285,6 +303,9 @@ def test_a_run_gives_pieces_before_it_gives_the_file(studio, speech):
     assert read_manifest(events[-1].video)["mark"] is True
     assert len(read_motion_file(events[-1].motion).motion) == 30
     assert events[-1].report["complete"] and all("/" not in note for note in events[-1].report["notices"])
+    for file in (events[-1].video, events[-1].motion):
+        data = file.read_bytes()
+        assert studio.root.name.encode() not in data and str(Path.home()).encode() not in data
 
 
 def test_stop_keeps_what_was_made(studio, tmp_path):
@@ -328,6 +349,49 @@ def test_the_label_is_in_the_corner_of_the_whole_video():
     assert torch.equal(whole[:, :, :64], torch.full((1, 3, 64, 128), 0.5))
 
 
+def test_stop_while_the_movement_is_planned(studio):
+    job, said = Job(), []
+    with pytest.raises(Stopped):
+        for event in events_of(studio, str(ROOT / "examples" / "speech.wav"), Controls(steps=500), job):
+            said.append(event.status.words)
+            if "planning" in said[-1]:
+                job.stop.set()
+    assert len(said) < 6 and not any("made" in words for words in said)
+
+
+def test_a_player_that_does_not_listen_holds_the_engine_up(studio, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(performance, "marked", lambda frames, *rest: drawn.append(len(frames)) or frames)
+    monkeypatch.setattr(performance, "REPORT_SECONDS", 0.0)
+    events = events_of(studio, str(ROOT / "examples" / "speech.wav"))
+    next(events)
+    while not drawn:
+        time.sleep(0.05)
+    time.sleep(1)
+    held = sum(drawn)
+    time.sleep(0.5)
+    assert held == sum(drawn)
+    *_, last = events
+    assert held < sum(drawn) == last.report["frames"]
+
+
+def test_the_time_that_is_left_is_told(studio, monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr(performance.time, "perf_counter", lambda: float(next(clock)))
+    said = [event.status.words for event in events_of(studio, str(ROOT / "examples" / "speech.wav"))]
+    left = [int(re.search("about ([0-9]+) s left", words)[1]) for words in said if "s left" in words]
+    assert left and left[-1] < left[0] and "left" not in said[-1]
+
+
+def test_a_key_that_cannot_sign_costs_no_video(studio, speech, monkeypatch, tmp_path):
+    pytest.importorskip("c2pa")
+    for name in ("VASA_C2PA_CERTIFICATES", "VASA_C2PA_KEY"):
+        monkeypatch.setenv(name, str(tmp_path / "absent.pem"))
+    *_, last = events_of(studio, speech)
+    assert len(list(read_video(last.video).frames)) == 30 and read_manifest(last.video)["mark"] is True
+    assert any("sign" in notice for notice in last.status.notices), last.status.notices
+
+
 def test_an_example_is_made_once(studio, speech, tmp_path, monkeypatch):
     monkeypatch.setenv("VASA_CACHE", str(tmp_path))
     first = list(cache.example_events(studio, Job(), studio.folder("a"), str(PORTRAIT), speech))
@@ -352,6 +416,75 @@ def test_examples_are_made_ahead_while_nobody_is_there(studio, speech, tmp_path,
     in_background = studio.begin_in_background()
     studio.end("a", studio.begin("a"))
     assert in_background.stop.is_set()
+    in_background = studio.begin_in_background()
+    with studio.first():
+        assert in_background.stop.is_set() and studio.begin_in_background() is None
+    assert studio.begin_in_background() is not None
+
+
+def test_who_comes_while_examples_are_made_does_not_wait(studio, tmp_path, monkeypatch):
+    monkeypatch.setenv("VASA_CACHE", str(tmp_path))
+    running = lambda: any(thread.name == "vasa-run" for thread in threading.enumerate())  # noqa: E731
+    pairs = [(str(PORTRAIT), str(ROOT / "examples" / "speech.wav"))]
+    maker = threading.Thread(target=cache.make_examples, args=(studio, pairs), daemon=True)
+    maker.start()
+    while not running():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    job, came = studio.begin("somebody"), time.perf_counter()
+    while running():
+        time.sleep(0.01)
+    assert time.perf_counter() - came < 1
+    monkeypatch.setattr(studio, "closed", True)
+    studio.end("somebody", job)
+    maker.join(2 * cache.PAUSE_SECONDS)
+    assert not maker.is_alive() and not list(tmp_path.rglob("*.ts"))
+
+
+@pytest.mark.parametrize("end, left", [(KeyboardInterrupt(), True), (OSError(errno.ENOSPC, "full"), False)])
+def test_an_example_is_kept_whole_or_not_at_all(studio, speech, tmp_path, monkeypatch, end, left):
+    """The process ends, or the disk does, before the last file is written."""
+    monkeypatch.setenv("VASA_CACHE", str(tmp_path))
+
+    def made():
+        return list(cache.example_events(studio, Job(), studio.folder("a"), str(PORTRAIT), speech))
+
+    def dumps(value):
+        if isinstance(value, dict):
+            raise end
+        return json.dumps(value)
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(cache, "json", SimpleNamespace(dumps=dumps))
+        made()
+    found = [folder.name for folder in (tmp_path / "examples").iterdir()]
+    assert [name[0] for name in found] == ["."] * left
+    made()
+    (kept,) = (tmp_path / "examples").iterdir()
+    assert kept.name[0] != "." and json.loads((kept / "report.json").read_text())["complete"]
+
+
+def test_a_process_that_ends_leaves_no_half_of_an_example(tmp_path):
+    code = """
+import sys, threading, time
+from vasa.app import build
+from vasa.app.studio import Studio
+studio = Studio(sys.argv[1], "cpu")
+pairs = [files for _, *files in build.examples()]
+threading.Thread(target=build.make_examples, args=(studio, pairs), daemon=True).start()
+while not list(studio.root.glob("*/*/*")):
+    time.sleep(0.02)
+print("at work", flush=True)
+time.sleep(0.5)
+studio.close()
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(TINY)], capture_output=True, text=True, timeout=300, cwd=ROOT,
+        env={**os.environ, "VASA_CACHE": str(tmp_path), "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert run.returncode == 0 and "at work" in run.stdout and "Traceback" not in run.stderr, run.stderr
+    for folder in (tmp_path / "examples").glob("[!.]*"):
+        assert json.loads((folder / "report.json").read_text())["complete"]
 
 
 def test_watched_work_reports_stops_and_fails():
@@ -497,7 +630,10 @@ def test_a_call_in_pieces_answers(studio):
     call.hear(48_000, (np.random.default_rng(0).standard_normal((48_000, 2)) * 3000).astype(np.int16))
     pieces = call.pieces()
     first = next(pieces)
-    assert round(first.seconds, 2) == 1.0 and call.seconds == first.seconds
+    assert round(first.seconds, 2) == 1.0 and call.seconds == first.seconds and call.rate == 0
+    next(pieces)
+    assert 0 < call.rate and 0.5 < call.delay < 60
+    assert words.live_words(24.6, 1.2, True).startswith("25 frames a second, answers after 1200 ms")
     performer.close()
     assert len(list(pieces)) < 20 and performer.problem == ""
 
@@ -574,7 +710,7 @@ def launched(model: str = str(TINY)):
     app.launch(**launch_options(prevent_thread_lock=True, quiet=True))
     client = None
     try:
-        client = Client(app.local_url, verbose=False)
+        client = Client(app.local_url, verbose=False, analytics_enabled=False)
         client.vasa = app
         yield client
     finally:
@@ -719,6 +855,276 @@ def test_a_full_queue_says_so(monkeypatch):
         assert "None" in said and any("queue" in words.lower() and "full" in words.lower() for words in said), said
         video, _ = client.predict(*files, api_name="/animate_file")
         assert read_manifest(video)["mark"] is True
+
+
+# --- what may go wrong (the app's rows of the fault matrix; docs/app.md lists them)
+
+
+def event_of(app, elem_id: str, kind: str):
+    """What an element's event calls, and what its function gets when nobody has touched the page."""
+    (block,) = [block for block in app.blocks.values() if getattr(block, "elem_id", None) == elem_id]
+    event = next(fn for fn in app.fns.values() if (block._id, kind) in fn.targets)
+    return event, [getattr(widget, "value", None) for widget in event.inputs]
+
+
+def checked(app, portrait, speech) -> dict[str, str]:
+    """What Animate says to its two boxes, by their names; nothing where they are taken."""
+    event, values = event_of(app, "go", "click")
+    said = event.validator(str(portrait), str(speech), *values[2:])
+    return {
+        name: one["message"] for name, one in zip(("portrait", "speech"), said, strict=False) if not one["is_valid"]
+    }
+
+
+def picture(change=lambda image: image, **how) -> bytes:
+    """The example portrait, changed, as a file."""
+    file = io.BytesIO()
+    change(Image.open(PORTRAIT).convert("RGB")).save(file, **{"format": "PNG", **how})
+    return file.getvalue()
+
+
+def sound(samples: np.ndarray, rate: int = 16_000) -> bytes:
+    from scipy.io import wavfile
+
+    file = io.BytesIO()
+    wavfile.write(file, rate, samples)
+    return file.getvalue()
+
+
+TONE = np.sin(np.arange(8000) * 0.1).astype(np.float32) / 3
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+BAD = {
+    "p.heic": (b"\0\0\0\x18ftypheic" + bytes(100), "convert it to JPEG"),
+    "small.png": (picture(lambda image: image.resize((16, 16))), "128"),
+    "cut.jpg": (picture(format="JPEG")[:9000], "cut.jpg is not a readable image"),
+    "empty.png": (b"", "empty.png is empty"),
+    "drawing.png": (b"<svg xmlns='http://www.w3.org/2000/svg' width='300' height='300'/>", "not a readable image"),
+    "wall.png": (picture(lambda image: Image.new("RGB", (300, 300), "grey")), "give its square under Crop"),
+    "nan.wav": (sound(np.where(np.arange(8000) == 800, np.nan, TONE).astype(np.float32)), "0.05"),
+    "empty.wav": (b"", "empty.wav is empty"),
+    "header.wav": (sound(TONE[:0]), "0.2 s"),
+    "sample.wav": (sound(TONE[:1]), "0.2 s"),
+    "text.wav": (b"just text, no sound", "not a readable"),
+    "noise.mp3": (np.random.default_rng(0).bytes(5000), "noise.mp3"),
+    "list.m3u8": (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n", "list.m3u8"),
+    "list.ffconcat": (b"ffconcat version 1.0\nfile /etc/hostname\n", "list.ffconcat"),
+    "call.sdp": (b"v=0\nc=IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n", "call.sdp"),
+}
+
+
+def test_each_box_names_what_it_cannot_use_and_the_next_try_works(client, speech, tmp_path):
+    for name, (content, said) in BAD.items():
+        (tmp_path / name).write_bytes(content)
+        box = "portrait" if Path(name).suffix in (".heic", ".png", ".jpg") else "speech"
+        files = {"portrait": PORTRAIT, "speech": speech, box: tmp_path / name}
+        found = checked(client.vasa, **files)
+        assert set(found) == {box} and said in found[box] and str(tmp_path) not in found[box], (name, found)
+    assert checked(client.vasa, PORTRAIT, speech) == {}
+
+
+@pytest.mark.parametrize(
+    "samples, rate, notice",
+    [
+        (np.zeros(8000, np.int16), 16_000, "silent"),
+        (TONE / 300, 16_000, "quiet"),
+        (np.tile(TONE[:, None], (3, 6)).astype(np.float64), 96_000, ""),
+        ((TONE * 90 + 128).astype(np.uint8), 8_000, ""),
+    ],
+    ids=["silent", "quiet", "six channels", "8 bits"],
+)
+def test_odd_sound_is_taken_with_a_word_about_it(studio, tmp_path, samples, rate, notice):
+    (tmp_path / "s.wav").write_bytes(sound(samples, rate))
+    *_, last = events_of(studio, str(tmp_path / "s.wav"))
+    assert len(list(read_video(last.video).frames)) == math.ceil(len(samples) / rate * 25 - 1e-6)
+    assert notice in " ".join(last.status.notices)
+
+
+def test_odd_pictures_are_taken_upright_with_a_word_about_it(client, tmp_path):
+    look, values = event_of(client.vasa, "portrait", "change")
+    plain, words, *square = look.fn(str(PORTRAIT), *values[1:])
+    assert words == ""
+    for name, content, said in (
+        ("turned.jpg", picture(lambda image: image.transpose(Image.Transpose.ROTATE_90), format="JPEG", quality=95,
+                               exif=TURNED), ""),
+        ("grey.png", picture(lambda image: image.convert("LA")), ""),
+        ("ink.jpg", picture(lambda image: image.convert("CMYK"), format="JPEG", quality=95), ""),
+        ("moving.gif", picture(format="GIF", save_all=True, append_images=[Image.new("RGB", (640, 640))]), "first one"),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        drawn, words, *there = look.fn(str(tmp_path / name), *values[1:])
+        assert drawn.shape == plain.shape and np.abs(np.subtract(there, square)).max() < 12, (name, there, square)
+        assert said in words and bool(said) == bool(words), (name, words)
+
+
+def test_a_click_chooses_the_face(client, tmp_path):
+    two = Image.new("RGB", (1280, 640))
+    two.paste(Image.open(PORTRAIT).convert("RGB"))
+    two.paste(Image.open(ROOT / "examples" / "portrait_2.jpg").convert("RGB").resize((512, 512)), (700, 64))
+    two.save(tmp_path / "two.png")
+    choose, (_, mode, face, *rest) = event_of(client.vasa, "preview", "select")
+    at = lambda *place: gr.SelectData(None, {"index": place, "value": None})  # noqa: E731
+    click = lambda *place: choose.fn(at(*place), str(tmp_path / "two.png"), mode, face, *rest)  # noqa: E731
+    number, _, words, left, *_ = click(960, 330)
+    assert number == 1 and "2 faces; number 1" in words and "--" not in words and 600 < left < 700
+    assert click(320, 300)[0] == 0
+    for nowhere in (click(1500, 50), choose.fn(at(320, 300), str(PORTRAIT), "By hand", face, *rest)):
+        assert nowhere == (gr.skip(),) * 6
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ({"steps": 10**9}, "maximum|100"),
+        ({"steps": "many"}, "many|number|valid"),
+        ({"distance": 99}, "maximum|2"),
+        ({"emotion": "furious"}, "furious"),
+        ({"gaze": "[100, 0]"}, "within ±30"),
+        ({"gaze": "[0]"}, "two angles"),
+        ({"timeline": '{"tracks": {"mouth": [{"time": 2, "value": [1]}, {"time": 1, "value": [9]}]}}'}, "mouth"),
+        ({"blink_at": "3, 1"}, "blink"),
+        ({"fps": "1000"}, "1000"),
+        ({"crop": "../x"}, "x"),
+    ],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else None,
+)
+def test_values_out_of_range_are_named_to_programs(client, speech, values, said):
+    given = (handle_file(str(PORTRAIT)), handle_file(speech))
+    try:
+        *_, status, video, motion = client.predict(*given, **values, api_name="/animate")
+    except Exception as error:
+        assert re.search(f"{said}|400 Bad Request", str(error)) and "Traceback" not in str(error), error
+    else:
+        assert 'class="line problem"' in status and re.search(said, status) and video.get("value") is None
+
+
+def test_keys_out_of_order_or_beyond_the_end(studio, speech):
+    with pytest.raises(InputError, match="mouth"):
+        Controls.from_json({"mouth": {"keys": [{"time": 1, "value": 1}, {"time": 1, "value": 0.5}]}})
+    late = Controls(steps=2, mouth=Track((Key(0.5, 0.8), Key(90.0, 1.0))))
+    assert list(events_of(studio, speech, late))[-1].report["complete"]
+
+
+def test_names_are_only_names(client, tmp_path):
+    with wave.open(str(ROOT / "examples" / "speech.wav")) as source:
+        params, data = source.getparams(), source.readframes(round(0.3 * source.getframerate()))
+    stem = "<b>%d 'é 😀' $(x) pipe:tee:concat"
+    for picture_name, sound_name in (
+        (f"{stem}.png", f"{stem}.wav"),
+        ("con.png", "aux.wav"),
+        (f"{'a' * 240}.png", "a b.wav"),
+    ):
+        shutil.copy(PORTRAIT, tmp_path / picture_name)
+        with wave.open(str(tmp_path / sound_name), "wb") as target:
+            target.setparams(params)
+            target.writeframes(data)
+        files = [handle_file(str(tmp_path / name)) for name in (picture_name, sound_name)]
+        video, report = client.predict(*files, controls='{"steps": 1}', api_name="/animate_file")
+        assert report["frames"] == 8 == len(list(read_video(video).frames))
+
+
+@pytest.mark.parametrize(
+    "trouble, said",
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "is full; free some space"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "memory of the graphics card"),
+        (None, "folder"),
+    ],
+    ids=["disk", "full", "memory", "folder"],
+)
+def test_a_run_that_cannot_go_on_says_so_and_the_next_one_works(client, speech, monkeypatch, trouble, said):
+    event, (_, _, *values) = event_of(client.vasa, "go", "click")
+    studio = client.vasa.studio
+    run = lambda: list(event.fn(SimpleNamespace(session_hash="ada"), str(PORTRAIT), speech, *values))  # noqa: E731
+
+    def broken(frames, *_):
+        if trouble is None:
+            shutil.rmtree(studio.root)
+            return frames
+        raise trouble
+
+    with monkeypatch.context() as patched:
+        patched.setattr(performance, "marked", broken)
+        _, status, download, _, stop, go = run()[-1]
+    assert 'class="line problem"' in status and said in status and "Traceback" not in status, status
+    assert not stop["visible"] and go["interactive"] and not download["interactive"]
+    assert not studio.stop("ada") and run()[-1][2]["value"].endswith("talking.mp4")
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"{", "JSON"),
+        (b"[1, 2]", "workflow"),
+        (b" " * 10_000_001, "large|MB|long"),
+        (b'{"nodes": [], "version": 99}', "API|workflow"),
+        (b'{"7": {"class_type": "Nothing", "inputs": {}}}', "7"),
+        (b'{"7": {"class_type": "VASA_SaveVideo", "inputs": {"frames": ["9", 0]}}}', "7|9"),
+    ],
+    ids=["no json", "a list", "10 MB", "editor", "unknown node", "missing link"],
+)
+def test_workflows_that_are_none_are_refused(client, tmp_path, content, said):
+    (tmp_path / "w.json").write_bytes(content)
+    event, values = event_of(client.vasa, "run-workflow", "click")
+    given = (workflow_tab.OWN, str(tmp_path / "w.json"), None, None, None, "{}")
+    status, _ = list(event.fn(*given, SimpleNamespace(session_hash="ada")))[-1]
+    assert 'class="line problem"' in status and re.search(said, status) and str(tmp_path) not in status, status
+
+
+def test_nothing_leaves_the_machine(speech, monkeypatch):
+    """Not a socket to elsewhere, not a name looked up."""
+    asked, real = set(), socket.socket.connect
+    monkeypatch.setattr(socket.socket, "connect", lambda own, to: (asked.add(str(to[0])), real(own, to))[1])
+    names, found = socket.getaddrinfo, set()
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **how: (found.add(str(host)), names(host, *rest, **how))[1]
+    )
+    with launched() as client:
+        files = (handle_file(str(PORTRAIT)), handle_file(speech))
+        client.predict(*files, controls='{"steps": 1}', api_name="/animate_file")
+        client.predict(*files, None, None, api_name="/inspect")
+    assert asked | found <= {"127.0.0.1", "localhost", "::1", "None", "0.0.0.0"}, (asked, found)
+
+
+def test_no_address_is_fetched_for_a_program(client, speech):
+    visits = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(1)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/p.png"
+        with pytest.raises(ValueError, match="failed validation"):
+            client.predict(
+                {"path": address, "meta": {"_type": "gradio.FileData"}}, handle_file(speech), api_name="/animate_file"
+            )
+        with suppress(TimeoutError):
+            visits.append(listener.accept())
+    assert visits == []
+
+
+def test_two_pages_take_two_ports_and_a_page_that_cannot_start_says_why(monkeypatch, tmp_path):
+    with launched() as first, launched() as second:
+        assert first.vasa.server_port != second.vasa.server_port
+        for options, said in (
+            (["--model", str(tmp_path / "absent")], "absent"),
+            (["--model", str(TINY), "--port", str(first.vasa.server_port)], "port"),
+            (["--auth", "ada"], "USER:PASSWORD"),
+        ):
+            monkeypatch.setattr(sys, "argv", ["gradio_app.py", *options])
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(ROOT / "gradio_app.py"), run_name="__main__")
+            assert said in str(ended.value.code) and "\n" not in str(ended.value.code)
+
+
+def test_late_frames_go_and_a_call_never_grows():
+    from vasa.app.performer import Performer, Shown
+
+    performer = Performer(SimpleNamespace(fps=25.0), None, TWO_STEPS)
+    for index in range(40):
+        performer._give(Shown(index, torch.zeros(1, 3, 8, 8), np.zeros(640, np.float32), 0.0))
+    assert performer.shown.qsize() == 32 and performer.shown.get().index == 8
+    for _ in range(600):
+        performer.hear(np.zeros(320, np.float32))
+    assert performer._heard.qsize() == 500
 
 
 def test_only_what_is_meant_for_programs_is_offered(client):

@@ -2,7 +2,12 @@
 
 import contextlib
 import json
+import os
+import shutil
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import warnings
@@ -58,6 +63,83 @@ def test_the_notebook_runs_and_shows_the_page(tmp_path, monkeypatch):
     shown = json.dumps(run)
     for expected in ("<video controls", "image/png", "<iframe", "25 frames", "vasa 0."):
         assert expected in shown, expected
+
+
+ELSEWHERE = """
+import importlib.util, json, sys
+importlib.util.find_spec = lambda name: None  # nothing is installed
+exec(sys.stdin.read())
+import vasa
+print(json.dumps([str(ROOT), vasa.__file__]))
+"""
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A small repository that can be installed without a network, and that installs no `vasa`."""
+    folder = tmp_path / "repository"
+    for name, text in {
+        "gradio_app.py": "",
+        "vasa/__init__.py": "",
+        "pyproject.toml": """
+            [build-system]
+            requires = []
+            build-backend = "backend"
+            backend-path = ["."]
+            """,
+        "backend.py": """
+            import pathlib, zipfile
+
+            def build_editable(folder, config=None, metadata=None):
+                wheel, about = "notebook_probe-0-py3-none-any.whl", "notebook_probe-0.dist-info"
+                with zipfile.ZipFile(pathlib.Path(folder) / wheel, "w") as file:
+                    head = "Metadata-Version: 2.1\\nName: notebook-probe\\nVersion: 0\\nProvides-Extra: notebook\\n"
+                    file.writestr(f"{about}/METADATA", head)
+                    file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+                    file.writestr(f"{about}/RECORD", "")
+                    file.writestr("notebook_probe.pth", str(pathlib.Path.cwd()))
+                return wheel
+            """,
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(textwrap.dedent(text))
+    return folder
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["the notebook alone", "inside the repository"])
+def test_where_nothing_is_installed_the_first_cell_fetches_and_installs_it(tmp_path, repository, alone):
+    """As on Colab, in an interpreter of its own; pip works in a folder of the test's."""
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    (tmp_path / "content").mkdir()
+    where = tmp_path / "content" if alone else repository / "vasa"
+    if alone:
+        for command in (
+            ["init", "-q"],
+            ["add", "."],
+            ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"],
+        ):
+            subprocess.run(["git", "-C", str(repository), *command], check=True)
+    first = next(cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code")
+    cell = "".join(first["source"])
+    assert 'REPOSITORY = ""' in cell
+    settings = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_PREFIX": str(tmp_path / "installed")}
+
+    def run(repository: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-c", ELSEWHERE], cwd=where, capture_output=True, text=True, timeout=120,
+            input=cell.replace('REPOSITORY = ""', f"REPOSITORY = {repository!r}"),
+            env={**os.environ, **settings, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        )  # fmt: skip
+
+    if alone:
+        assert "set REPOSITORY to the address" in run("").stderr
+    done = run(f"file://{repository}")
+    assert done.returncode == 0, done.stderr
+    root = where / "vasa" if alone else repository
+    assert json.loads(done.stdout.splitlines()[-1]) == [str(root), str(root / "vasa" / "__init__.py")]
+    (path,) = (tmp_path / "installed").rglob("notebook_probe.pth")
+    assert path.read_text() == str(root)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 // The page in a real browser: node suite.mjs URL PORTRAIT SPEECH FOLDER [only]; FOLDER/long.wav is what gets stopped. Prints one JSON object of findings.
 import { createRequire } from 'node:module';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 const { chromium } = createRequire(path.join(process.env.NODE_PATH || process.cwd(), 'x.js'))('playwright-core');
@@ -50,6 +51,24 @@ const watch = () => {
     if (is && !white) window.seen.push(now); white = is; video.requestVideoFrameCallback(look); };
   video.requestVideoFrameCallback(look);
 };
+// In the page: uploads the files and asks for a video per seed, all at once; what came of each.
+const ask = async ([files, seeds]) => {
+  const form = new FormData();
+  for (const [name, data] of files) form.append('files', new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], name));
+  const paths = await (await fetch('gradio_api/upload', { method: 'POST', body: form })).json();
+  const [picture, sound] = paths.map(path => ({ path, meta: { _type: 'gradio.FileData' } }));
+  return Promise.all(seeds.map(async seed => {
+    const data = [picture, sound, JSON.stringify({ steps: 2, seed }), 'none', 0, 0, false];
+    const asked = await fetch('gradio_api/call/animate_file', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ data }) });
+    const answer = await asked.json();
+    if (!asked.ok) return { seed, said: JSON.stringify(answer) };
+    const said = await (await fetch('gradio_api/call/animate_file/' + answer.event_id)).text();
+    const [, result] = said.match(/event: complete\ndata: (.*)/) || [];
+    if (!result) return { seed, said };
+    const bytes = new Uint8Array(await (await fetch(JSON.parse(result)[0].url)).arrayBuffer());
+    return { seed, said: 'done', data: btoa(Array.from(bytes, b => String.fromCharCode(b)).join('')) };
+  }));
+};
 const call = async page => {
   await page.getByRole('tab', { name: 'Live' }).click();
   await page.locator('#live-portrait input[type=file]').first().setInputFiles(portrait);
@@ -85,7 +104,7 @@ const scenes = {
   },
   async wrong() {
     const page = await open();
-    await page.locator('#portrait input[type=file]').first().setInputFiles({ name: 'a.png', mimeType: 'image/png', buffer: Buffer.from('no picture') });
+    await page.locator('#portrait input[type=file]').first().setInputFiles({ name: '<b>a.png', mimeType: 'image/png', buffer: Buffer.from('no picture') });
     await page.waitForFunction(() => document.querySelector('#found') && /not a readable image/i.test(document.querySelector('#found').innerText), null, { timeout: 60000 }).catch(() => {});
     return { found: await page.evaluate(() => document.querySelector('#found')?.innerText || '') };
   },
@@ -219,7 +238,41 @@ const scenes = {
     const clicked = Date.now();
     await page.locator('#live-pieces button', { hasText: 'Record' }).click();
     await page.waitForFunction(() => { const v = document.querySelector('#live-pieces video'); return v && v.currentTime > 0.05; });
-    return { first: Date.now() - clicked, note: await page.locator('#live-note').innerText(), problems: page.problems };
+    const first = Date.now() - clicked;
+    await page.waitForFunction(() => document.querySelector('#live-figures').innerText.includes('frames a second'));
+    const words = await page.locator('#live-figures').innerText();
+    await page.screenshot({ path: path.join(folder, 'pieces.png') });
+    return { first, words, note: await page.locator('#live-note').innerText(), problems: page.problems };
+  },
+  // twenty requests at once: two pages click, and ask for nine more videos each, as programs do
+  async crowd() {
+    const pages = await Promise.all([open(), open()]);
+    await Promise.all(pages.map(page => give(page, path.join(folder, 'short.wav'))));
+    const files = [portrait, path.join(folder, 'short.wav')].map(file => [path.basename(file), readFileSync(file).toString('base64')]);
+    await Promise.all(pages.map(page => page.click('#go')));
+    const asked = await Promise.all(pages.map((page, i) => page.evaluate(ask, [files, Array.from({ length: 9 }, (_, n) => 1 + 9 * i + n)])));
+    const videos = asked.flat().map(({ seed, said, data }) => {
+      const file = path.join(folder, `crowd-${seed}.mp4`);
+      if (data) writeFileSync(file, Buffer.from(data, 'base64'));
+      return { seed, said, file: data ? file : null };
+    });
+    const clicks = await Promise.all(pages.map(async page => {
+      const ended = await page.waitForFunction(() => /Done/.test(document.querySelector('#status').innerText) ? 'done'
+        : document.querySelector('.toast-body, [data-testid=toast-body]')?.innerText);
+      return ended.jsonValue();
+    }));
+    return { videos, clicks };
+  },
+  // the last: what still runs when all pages are closed
+  async leave() {
+    const caller = await open({ permissions: ['microphone'] }), maker = await open();
+    await call(caller);
+    await caller.click('#live-stage .start');
+    await caller.waitForFunction(() => document.querySelector('#live-stage video')?.currentTime > 0);
+    await give(maker, path.join(folder, 'long.wav'));
+    await maker.click('#go');
+    await maker.waitForFunction(() => /s made/.test(document.querySelector('#status').innerText));
+    return { running: true };
   },
   async clip() {
     const page = await open();

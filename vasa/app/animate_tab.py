@@ -16,15 +16,15 @@ import numpy as np
 from ..controls import Controls
 from ..errors import InputError
 from .cache import example_events
-from .hints import hinted
+from .hints import hinted, line, told
 from .inputs import picture_input, speech_input
-from .inspection import faces_picture
+from .inspection import face_clicked, faces_picture
 from .panel import MOST_STEPS, Panel, add_timeline, blink_of, build_panel, controls_from, values_from
 from .performance import Event, Status, Wishes, perform
 from .player import Player, keep
 from .studio import Stopped, Studio
 from .timeline import timeline_of
-from .words import CONSENT, READY, capital, sentence, status_html
+from .words import CONSENT, READY, TROUBLE, bold, capital, sentence, status_html
 
 PACKAGE = Path(__file__).resolve().parents[1]
 EXAMPLES = next((f for f in (PACKAGE / "examples", PACKAGE.parent / "examples") if f.is_dir()), PACKAGE.parent)
@@ -34,6 +34,7 @@ EXAMPLE_PORTRAITS = {"Earrings": "portrait.png", "Brown hair": "portrait_2.jpg",
 CROP_NAMES, WISH_NAMES = ("crop", "face", "left", "top", "size"), ("fps", "paste_back", "keep_background", "label")
 CROPS = {"Find the face": "auto", "Middle of the picture": "none", "By hand": "hand"}
 FRAME_RATES = ("as the model", "24", "25", "29.97", "30", "50", "60")
+STOPPED = Status("Stopped before the first frame.")
 GPU = "engine"
 """Everything that keeps the engine busy waits in this one queue."""
 
@@ -69,21 +70,24 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
             portrait = picture_input(
                 sources=["upload", "webcam", "clipboard"], label="Portrait", height=300, elem_id="portrait",
             )  # fmt: skip
+            line("portrait")
             with gr.Accordion("Crop", open=False):
                 mode = gr.Radio(list(CROPS), value="Find the face", label="Crop", info="The square the model sees.")
                 face = gr.Number(
-                    0, label="Which face", info="Where there are several; 0 is the largest.", precision=0, minimum=0
-                )
+                    0, label="Which face", info="Where there are several: its number, or click it below.", precision=0,
+                    minimum=0, elem_id="face",
+                )  # fmt: skip
                 with gr.Row(visible=False) as by_hand:
                     x = gr.Number(None, label="Left", info="Pixels.", min_width=80)
                     y = gr.Number(None, label="Top", info="Pixels.", min_width=80)
                     size = gr.Number(None, label="Size", info="Pixels.", min_width=80)
-                preview = hinted(
+                preview = told(
                     gr.Image(label="What was found", interactive=False, height=220, buttons=[], elem_id="preview"),
                     "preview",
                 )
             found = gr.Markdown("", elem_id="found")
             speech = speech_input(elem_id="speech")
+            line("speech")
             ready_made = examples()
             chosen = gr.Radio(
                 [name for name, _, _ in ready_made], label="Examples",
@@ -116,6 +120,7 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
                 download = gr.DownloadButton("Save the video", interactive=False, elem_id="download")
                 motion_file = gr.DownloadButton("Save the motion", interactive=False, elem_id="save-motion")
                 hinted(download, "save-video"), hinted(motion_file, "save-motion")
+            line("save-motion")
             gr.HTML(f'<div class="vasa-consent">{CONSENT}</div>')
         with gr.Column(scale=5, min_width=300):
             panel = build_panel()
@@ -123,7 +128,7 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
         with middle:
             add_timeline(panel)
             with gr.Accordion("Controls as JSON", open=False):
-                text = hinted(gr.Code(language="json", label="Controls", lines=8, elem_id="controls-json"), "json")
+                text = told(gr.Code(language="json", label="Controls", lines=8, elem_id="controls-json"), "json")
                 with gr.Row():
                     write = hinted(gr.Button("From the widgets", size="sm", min_width=100), "json-write")
                     read = hinted(gr.Button("To the widgets", size="sm", min_width=100), "json-read")
@@ -137,15 +142,16 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
         mode, face, x, y, size = rest[:5]
         good = gr.validate(True, "")
         answers = [good] * len(inputs)
-        for index, test in (
-            (0, lambda: studio.framed(portrait, crop_request(mode, x, y, size), int(face or 0))),
-            (1, lambda: studio.speech(speech)),
-            (inputs.index(panel.widgets["blink_at"]), lambda: blink_of(panel.named(rest[9:]))),
-        ):
-            try:
-                test()
-            except InputError as error:
-                answers[index] = gr.validate(False, sentence(error))
+        with studio.first():
+            for index, test in (
+                (0, lambda: studio.framed(portrait, crop_request(mode, x, y, size), int(face or 0))),
+                (1, lambda: studio.speech(speech)),
+                (inputs.index(panel.widgets["blink_at"]), lambda: blink_of(panel.named(rest[9:]))),
+            ):
+                try:
+                    test()
+                except InputError as error:
+                    answers[index] = gr.validate(False, sentence(error))
         return answers
 
     def run(request: gr.Request, portrait: str, speech: str, *rest: Any) -> Iterator[tuple]:
@@ -167,14 +173,9 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
             )  # fmt: skip
             yield from shown(events, studio, user)
         except Stopped:
-            yield (
-                *no_video(Status("Stopped before the first frame.")),
-                gr.update(visible=False),
-                gr.update(interactive=True),
-            )
-        except InputError as error:
-            problem = Status(sentence(error), problem=True)
-            yield *no_video(problem), gr.update(visible=False), gr.update(interactive=True)
+            yield no_video(STOPPED)
+        except TROUBLE as error:
+            yield no_video(Status(sentence(error), problem=True))
         finally:
             studio.end(user, job)
 
@@ -195,12 +196,9 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
             for row in shown(example_events(studio, job, studio.folder(user), portrait, speech), studio, user):
                 yield *row, gr.skip(), gr.skip()
         except Stopped:
-            row = (
-                *no_video(Status("Stopped before the first frame.")),
-                gr.update(visible=False),
-                gr.update(interactive=True),
-            )
-            yield *row, gr.skip(), gr.skip()
+            yield *no_video(STOPPED), gr.skip(), gr.skip()
+        except TROUBLE as error:
+            yield *no_video(Status(sentence(error), problem=True)), gr.skip(), gr.skip()
         finally:
             studio.end(user, job)
 
@@ -216,7 +214,8 @@ def build_animate_tab(studio: Studio) -> dict[str, Any]:
             yield piece, status_html(event.status), *files, *buttons
 
     def no_video(status: Status) -> tuple:
-        return gr.skip(), status_html(status), gr.update(interactive=False), gr.update(interactive=False)
+        off, on = gr.update(interactive=False), gr.update(interactive=True)
+        return gr.skip(), status_html(status), off, off, gr.update(visible=False), on
 
     run.__signature__ = _named(["request", "portrait", "speech"], [*CROP_NAMES, *WISH_NAMES, *panel.widgets])
     go.click(
@@ -287,12 +286,23 @@ def _connect_crop(studio: Studio, portrait: Any, crop: list[Any], by_hand: Any, 
             request = crop_request(mode, x, y, size)
             picture, framed, _ = studio.looked_at(path, request, int(face or 0))
         except InputError as error:
-            return None, f"**{sentence(error)}**", gr.skip(), gr.skip(), gr.skip()
-        words = " ".join(capital(notice) for notice in framed.notices)
+            return None, bold(error), gr.skip(), gr.skip(), gr.skip()
+        words = " ".join(capital(notice) for notice in [*picture.notices, *framed.notices])
         numbers = (round(framed.x), round(framed.y), round(framed.side))
         drawn = faces_picture(picture.pixels, framed, request)
         return drawn, words, *(numbers if request == "auto" else (gr.skip(),) * 3)
 
+    def choose(place: gr.SelectData, path: str | None, mode: str, *rest: float) -> tuple:
+        clicked = None
+        if path and CROPS.get(mode) == "auto":
+            picture, framed, _ = studio.looked_at(path, "auto", int(rest[0] or 0))
+            clicked = face_clicked(picture.pixels, framed, place.index)
+        return (gr.skip(),) * 6 if clicked is None else (clicked, *look(path, mode, clicked, *rest[1:]))
+
+    preview.select(
+        choose, [portrait, *crop], [face, preview, found, x, y, size], show_progress="hidden",
+        api_visibility="private", concurrency_limit=2,
+    )  # fmt: skip
     for widget in (portrait, mode, face, x, y, size):
         event = widget.change if widget is portrait else widget.input
         event(

@@ -17,7 +17,7 @@ from ..io.face import CropRequest
 from .inspect_tab import examine
 from .player import Player
 from .studio import Studio
-from .words import sentence
+from .words import TROUBLE, sentence
 
 GPU = "engine"
 
@@ -141,8 +141,9 @@ def _finished(
         if not portrait:
             raise InputError("give the portrait")
         folder = studio.folder(request.session_hash if request is not None else None)
-        result = make(str(folder / "talking.mp4"))
-    except InputError as error:
+        with studio.first():
+            result = make(str(folder / "talking.mp4"))
+    except TROUBLE as error:
         raise gr.Error(sentence(error), print_exception=False) from error
     report = {"frames": result.frames, "fps": result.fps, "seconds": round(result.seconds, 3), "seed": result.seed}
     return str(result.path), json.loads(json.dumps(report | {"notices": result.notices}))

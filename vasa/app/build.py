@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import Any
@@ -95,12 +96,15 @@ def serve(
         launch: for `gradio.Blocks.launch`.
     """
     app = build_app(model, device=device)
-    if warm:
-        _ = app.studio.pipe
-    options = launch_options(
-        server_name=host, server_port=port, auth=auth, mcp_server=mcp, prevent_thread_lock=True, **launch
-    )
-    app.launch(**options)
+    with contextlib.ExitStack() as failed:
+        failed.callback(app.studio.close)
+        if warm:
+            _ = app.studio.pipe
+        options = launch_options(
+            server_name=host, server_port=port, auth=auth, mcp_server=mcp, prevent_thread_lock=True, **launch
+        )
+        app.launch(**options)
+        failed.pop_all()
     app.live.mount(app.app)
     if warm:
         pairs = [files for _, *files in examples()]

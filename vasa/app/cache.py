@@ -69,24 +69,27 @@ def make_examples(studio: Studio, pairs: list[tuple[str, str]]) -> None:
             try:
                 collections.deque(example_events(studio, job, studio.folder("examples"), portrait, speech), maxlen=0)
             except Stopped:
-                continue
+                time.sleep(PAUSE_SECONDS)
             except (InputError, OSError):
                 return
 
 
 def _store(kept: Path, pieces: list[Segment], event: Event) -> None:
-    """Keep a run; a cache that cannot be written is no reason to fail."""
+    """Keep a run, whole or not at all; a cache that cannot be written is no reason to fail."""
+    making = kept.with_name(f".{kept.name}-{os.getpid()}")
     try:
-        shutil.rmtree(kept, ignore_errors=True)
-        kept.mkdir(parents=True)
+        for left in kept.parent.glob(f".{kept.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        making.mkdir(parents=True)
         for index, piece in enumerate(pieces):
-            Path(keep(piece, kept)).rename(kept / f"{round(piece.seconds * 1e6)}-_{index}.ts")
-        shutil.copy(event.video, kept / "talking.mp4")
-        shutil.copy(event.motion, kept / "motion.safetensors")
-        # last, since its presence says that the others are complete
-        (kept / "report.json").write_text(json.dumps(event.report))
-    except OSError:
+            Path(keep(piece, making)).rename(making / f"{round(piece.seconds * 1e6)}-_{index}.ts")
+        shutil.copy(event.video, making / "talking.mp4")
+        shutil.copy(event.motion, making / "motion.safetensors")
+        (making / "report.json").write_text(json.dumps(event.report))
         shutil.rmtree(kept, ignore_errors=True)
+        making.rename(kept)
+    except OSError:
+        shutil.rmtree(making, ignore_errors=True)
 
 
 def _key(studio: Studio, portrait: str, speech: str) -> str:

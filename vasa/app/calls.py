@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -100,6 +101,8 @@ class Calls:
         peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=servers))
         performer = Performer(self._studio.pipe, portrait, controls)
         clock = _Clock(performer)
+        call = contextlib.ExitStack()
+        call.enter_context(self._studio.first())
         self._peers.add(peer)
         self._performers[user] = performer
         loop = asyncio.get_running_loop()
@@ -107,6 +110,7 @@ class Calls:
 
         async def end() -> None:
             performer.close()
+            call.close()
             self._peers.discard(peer)
             if self._performers.get(user) is performer:
                 del self._performers[user]

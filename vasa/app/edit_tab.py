@@ -20,13 +20,13 @@ from ..motion_file import MotionFile, read_motion_file, save_motion
 from .api import GPU
 from .background import watched
 from .gaze_pad import gaze_of, gaze_pad
-from .hints import hinted
+from .hints import hinted, told
 from .inputs import picture_input
 from .inspection import curves_figure
 from .performance import Status
 from .player import Player
 from .studio import Stopped, Studio
-from .words import capital, sentence, status_html
+from .words import TROUBLE, bold, capital, sentence, status_html
 
 STILL: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "jaw": ("Mouth open", "The jaw drops.", ("jawOpen",)),
@@ -51,7 +51,7 @@ def build_edit_tab(studio: Studio, shared: dict[str, Any]) -> None:
             hinted(gr.Button("Take the portrait from Animate", size="sm"), "take").click(
                 lambda path: path, shared["portrait"], portrait, show_progress="hidden", api_visibility="private"
             )
-            gaze = hinted(gaze_pad("Where the eyes look", elem_id="still-gaze"), "gaze")
+            gaze = told(gaze_pad("Where the eyes look", elem_id="still-gaze"), "gaze")
         with gr.Column(scale=1, min_width=280):
             still = gr.Image(
                 label="Moved by hand", interactive=False, height=460, buttons=["download"], elem_id="still"
@@ -88,7 +88,7 @@ def _still(studio: Studio):
             portrait = studio.portrait(path)
             yaw, pitch = gaze_of(gaze)
         except InputError as error:
-            return None, f"**{sentence(error)}**"
+            return None, bold(error)
         pipe, names = studio.pipe, names_of(studio.pipe)
         if not names:
             return None, "This model's face channels have no names; only whole motions can be edited."
@@ -120,10 +120,10 @@ def _build_motions(studio: Studio, portrait: Any, shared: dict[str, Any]) -> Non
             first = gr.File(
                 label="First motion or video", type="filepath", file_types=kinds, height=140, elem_id="first"
             )
+            told(first, "motion")
             second = gr.File(label="Second motion or video", type="filepath", file_types=kinds, height=140)
-            sound = gr.Audio(label="Sound to carry along", type="filepath", sources=["upload"])
-            for widget, name in ((first, "motion"), (second, "second"), (sound, "sound")):
-                hinted(widget, name)
+            told(second, "second")
+            sound = told(gr.Audio(label="Sound to carry along", type="filepath", sources=["upload"]), "sound")
             hinted(gr.Button("Take motion and speech from Animate", size="sm", elem_id="take-motion"), "take").click(
                 lambda *made: made, [shared["motion"], shared["speech"]], [first, sound], show_progress="hidden",
                 api_visibility="private",
@@ -181,7 +181,7 @@ def _build_motions(studio: Studio, portrait: Any, shared: dict[str, Any]) -> Non
                     )
         except Stopped:
             yield skip, status_html(Status("Stopped; nothing was kept.")), skip, skip
-        except InputError as error:
+        except TROUBLE as error:
             yield skip, status_html(Status(sentence(error), problem=True)), skip, skip
         finally:
             studio.end(user, job)

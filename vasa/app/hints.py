@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
+from html import escape
 from typing import Any
+
+import gradio as gr
 
 HINTS: dict[str, str] = {
     # what goes in and comes out
     "portrait": "One picture of one person, best from the front (the paper's source image).",
     "speech": "What the portrait says: any sound file, or your own voice (the audio clip; features A).",
-    "preview": "Yellow: faces that were seen, with their numbers. Green: the square that the model gets.",
+    "preview": "Yellow: faces and their numbers; click one to choose it. Green: the square that the model gets.",
     "video": "Plays while it is made.",
     "animate": "Make the video; it starts to play within a second or two.",
     "stop": "Stop; what was made so far is kept.",
     "save-video": "The finished mp4 with its sound.",
-    "save-motion": "Head and face over time, to be edited or shown on another portrait (motion latents X).",
+    "save-motion": "The motion: head and face over time, to be edited or shown on another portrait (motion latents X).",
     "json": "All controls as text, for the command line, ComfyUI and programs.",
     "json-write": "Write the text from the controls of this page.",
     "json-read": "Set the controls of this page from the text.",
     "timeline": "Controls over time (condition signals that change within a clip).",
     # controls
     "preset": "Sets some of the controls below to values that go well together.",
-    "gaze": "Main gaze direction g = (θ, φ).",
+    "gaze": "Drag the dot, or move it with the arrow keys (main gaze direction g = (θ, φ)).",
     "emotion": "Emotion offset e: which one.",
     "weight": "Emotion offset e: how much of it.",
     "distance": "Head-to-camera distance d.",
@@ -87,4 +91,18 @@ def hinted(widget: Any, name: str) -> Any:
     if name not in HINTS:
         raise KeyError(name)
     widget.elem_classes = [*(widget.elem_classes or []), f"hint-{name}"]
+    return widget
+
+
+def line(name: str) -> gr.HTML:
+    """The hint of that name as a small line where the caller is, for those who have no pointer to rest anywhere; the
+    paper's term, in parentheses at its end, stays in the tooltip.
+    """
+    plain = re.sub(r" \(.*\)\.$", ".", HINTS[name])
+    return gr.HTML(f"<p>{escape(plain)}</p>", padding=False, elem_classes="vasa-line")
+
+
+def told(widget: Any, name: str) -> Any:
+    """The widget with its hint, and the hint's line below it."""
+    hinted(widget, name), line(name)
     return widget

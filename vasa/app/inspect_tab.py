@@ -9,7 +9,7 @@ import gradio as gr
 from ..errors import InputError
 from ..io.audio import LoadedAudio
 from ..motion_file import read_motion_file
-from .hints import hinted
+from .hints import hinted, told
 from .inputs import picture_input, speech_input
 from .inspection import Finding, curves_figure, examine_portrait, examine_speech, examine_video, faces_picture
 from .scores import scores
@@ -31,9 +31,9 @@ def build_inspect_tab(studio: Studio, shared: dict[str, Any]) -> None:
             motion = gr.File(
                 label="Motion file (.safetensors)", type="filepath", file_types=[".safetensors"], height=140
             )
-            hinted(motion, "motion-file")
+            told(motion, "motion-file")
             video = gr.File(label="Any video", type="filepath", file_types=["video"], height=140)
-            hinted(video, "any-video")
+            told(video, "any-video")
             look = hinted(gr.Button("Look closer", variant="primary", elem_id="look"), "look")
         with gr.Column(scale=2, min_width=320):
             report = gr.HTML(EMPTY, elem_classes="vasa-table", elem_id="report")

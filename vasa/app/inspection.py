@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..io.audio import LoadedAudio, iterate_soundtrack
 from ..io.face import Crop, CropRequest, crop_square, detector_name, find_faces
-from ..io.preview import draw_faces
+from ..io.preview import draw_faces, face_at
 from ..latents import Motion
 from ..provenance import Report, verify
 from .studio import Studio
@@ -52,6 +52,11 @@ def faces_picture(pixels: Tensor, framed: Crop, crop: CropRequest = "auto") -> n
     boxes = find_faces(pixels) if crop == "auto" else []
     drawn = draw_faces(torch.rot90(pixels, framed.quarter_turns, (1, 2)), boxes, [framed])
     return (drawn * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def face_clicked(pixels: Tensor, framed: Crop, place: tuple[float, float]) -> int | None:
+    """The number of the face that lies at a place of `faces_picture`; None where there is none."""
+    return face_at(*place, torch.rot90(pixels, framed.quarter_turns, (1, 2)), find_faces(pixels))
 
 
 def examine_portrait(studio: Studio, path: str) -> list[Finding]:

@@ -9,14 +9,14 @@ import gradio as gr
 
 from ..errors import InputError
 from .calls import Calls, problem
-from .hints import hinted
+from .hints import hinted, told
 from .inputs import picture_input
 from .live_hls import connect
 from .panel import build_panel, controls_from
 from .player import Player
 from .studio import Studio
 from .web import read_web
-from .words import sentence
+from .words import bold, sentence
 
 HTML = read_web("live.html")
 CSS = read_web("live.css")
@@ -46,7 +46,8 @@ def build_live_tab(studio: Studio) -> Calls:
                     streaming=True, autoplay=True, label="Live", interactive=False, elem_classes="vasa-player"
                 )
                 microphone = gr.Audio(sources=["microphone"], type="numpy", streaming=True, label="Microphone")
-                hinted(player, "live"), hinted(microphone, "microphone")
+                hinted(player, "live"), told(microphone, "microphone")
+                figures = gr.HTML("", elem_classes="vasa-line", elem_id="live-figures", padding=False)
             with gr.Row(equal_height=False):
                 portrait = picture_input(
                     label="Portrait", height=220, sources=["upload", "webcam"], elem_id="live-portrait", min_width=240
@@ -61,13 +62,13 @@ def build_live_tab(studio: Studio) -> Calls:
                     )
         with gr.Column(scale=1, min_width=300):
             panel = build_panel("live-")
-    connect(studio, calls, microphone, player, portrait, panel)
+    connect(studio, calls, microphone, player, figures, portrait, panel)
 
     def ready(request: gr.Request, path: str | None, *values: Any) -> tuple[str, str]:
         try:
             ticket = calls.ticket(request.session_hash, studio.portrait(path), controls_from(panel.named(values)))
         except InputError as error:
-            return json.dumps({}), f"**{sentence(error)}**"
+            return json.dumps({}), bold(error)
         root = (request.headers.get("x-forwarded-prefix") or request.request.scope.get("root_path") or "").rstrip("/")
         return json.dumps(
             {"ticket": ticket, "path": f"{root}/rtc/offer", "ice": calls.ice_servers}

@@ -49,6 +49,10 @@ CSS = """
 .vasa-status .line { margin-top: 8px; font-variant-numeric: tabular-nums; }
 .vasa-status .notes { margin-top: 4px; font-size: .9em; color: var(--body-text-color-subdued); }
 .vasa-status .problem { color: var(--error-text-color, #b91c1c); }
+.vasa-line { margin: -10px 0 -4px; padding: 0 2px !important; }
+.vasa-line, .vasa-line p { font-size: var(--block-info-text-size) !important; line-height: 1.35;
+  color: var(--block-info-text-color) !important; }
+#preview img { cursor: pointer; }
 .vasa-consent { font-size: .86em; color: var(--body-text-color-subdued); padding: 0 2px; }
 .vasa-table table { width: 100%; border-collapse: collapse; font-size: .95em; }
 .vasa-table table, .vasa-table tr, .vasa-table td { border: 0 !important; }
@@ -64,6 +68,7 @@ CSS = """
 /* Gradio draws “</>” before the labels of widgets of our own */
 .hint-gaze label > span:has(svg) { display: none; }
 @media (max-width: 640px) {
+  #head { flex: 1 0 100%; }
   .tabs, .tab-wrapper, .tab-container { min-width: 0; max-width: 100%; }
   .tab-container button { padding: 8px 7px !important; font-size: .92rem; }
   .vasa-player, .vasa-player video { height: 340px !important; }

@@ -13,7 +13,7 @@ from ..controls import GUIDED, RANGES, SAMPLERS, Blink, Controls, HeadPose
 from ..errors import InputError
 from ..latents import EMOTIONS
 from .gaze_pad import gaze_of, gaze_pad
-from .hints import hinted
+from .hints import hinted, line
 from .timeline import timeline, tracks_of
 
 CALM, LIVELY = 0.6, 1.4
@@ -54,6 +54,7 @@ def build_panel(prefix: str = "") -> Panel:
         list(PRESETS), value="Natural", label="Preset", info="A starting point; everything below stays yours."
     )
     add["gaze"] = gaze_pad("Where the eyes look", elem_id=f"{prefix}gaze")
+    line("gaze")
     with gr.Row():
         add["emotion"] = gr.Dropdown(
             list(EMOTIONS), value="neutral", label="Emotion", info="Mood of the face.",

@@ -287,6 +287,8 @@ class _Run:
             seconds = self.frames / self.fps
             speed = seconds / max(now - self.started, 1e-6)
             words = f"{share:.0%} · {seconds:.1f} of {self.total / self.fps:.1f} s made · {speed:.2f}× real time"
+            if share < 1 and (left := (now - self.started) * (1 - share) / share) >= 1:
+                words += f" · about {left:.0f} s left"
         self.give(Event(Status(words, share, notices=self.notices), segment))
 
     def _finished(self, pipe: Any, motion: Motion) -> Status:

@@ -8,6 +8,8 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,7 @@ class Studio:
         self._portraits: OrderedDict[tuple, Portrait] = OrderedDict()
         self._jobs: dict[str, Job] = {}
         self._background = Job()
+        self._users: set[object] = set()
         self._owners: OrderedDict[str, str] = OrderedDict()
         self._last: OrderedDict[str, Path] = OrderedDict()
         self.closed = False
@@ -161,18 +164,28 @@ class Studio:
     def begin(self, user: str | None) -> Job:
         """A job; a page's earlier one is stopped, and so is what runs in the background."""
         job = Job()
-        self._background.stop.set()
         if user is not None:
             self.stop(user)
             self._jobs[user] = job
+        self._background.stop.set()
         return job
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Users go first: what runs in the background is stopped, and nothing begins there meanwhile."""
+        user = object()
+        self._users.add(user)
+        self._background.stop.set()
+        try:
+            yield
+        finally:
+            self._users.discard(user)
 
     def begin_in_background(self) -> Job | None:
         """A job that stops as soon as somebody else begins one; None where somebody is at work, or all is over."""
-        if self._jobs or self.closed:
-            return None
-        self._background = Job()
-        return self._background
+        # there first, so that whoever comes now stops this one
+        self._background = job = Job()
+        return None if self._jobs or self._users or self.closed else job
 
     def end(self, user: str | None, job: Job) -> None:
         """Forget a job."""

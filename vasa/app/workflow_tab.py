@@ -13,11 +13,11 @@ from ..errors import InputError
 from .animate_tab import EXAMPLES
 from .api import GPU
 from .background import watched
-from .hints import hinted
+from .hints import hinted, told
 from .inputs import picture_input, speech_input
 from .performance import Status
 from .studio import Stopped, Studio
-from .words import sentence, status_html
+from .words import TROUBLE, sentence, status_html
 
 OWN = "(the file below)"
 FILE_INPUTS = {"portrait": ("portrait", "image"), "speech": ("audio",), "video": ("video",)}
@@ -38,14 +38,17 @@ def build_workflow_tab(studio: Studio) -> None:
                 names, value=names[0], label="Workflow", info="The same files run in ComfyUI.", elem_id="workflow"
             )
             own = gr.File(label="Workflow in API format (.json)", type="filepath", file_types=[".json"], height=140)
+            told(own, "own-workflow")
             more = gr.Code(
                 "{}", language="json", lines=3, label='Other inputs, e.g. {"seed": 3}',
                 elem_id="overrides",
             )  # fmt: skip
+            told(more, "overrides")
         with gr.Column(scale=1, min_width=280):
             portrait = picture_input(label="Portrait", height=200, sources=["upload"])
             speech = speech_input()
             video = gr.File(label="Driving video", type="filepath", file_types=["video"], height=140)
+            told(video, "driver")
         with gr.Column(scale=1, min_width=320):
             with gr.Row():
                 go = hinted(gr.Button("Run", variant="primary", scale=2, elem_id="run-workflow"), "run")
@@ -54,8 +57,7 @@ def build_workflow_tab(studio: Studio) -> None:
             files = gr.Files(label="Results", interactive=False, elem_id="results")
             with gr.Accordion("What the workflow does", open=False):
                 steps = hinted(gr.JSON(label="Nodes"), "nodes")
-    for widget, hint in ((own, "own-workflow"), (more, "overrides"), (video, "driver"), (files, "results")):
-        hinted(widget, hint)
+    hinted(files, "results")
 
     def show(name: str, own: str | None) -> Any:
         try:
@@ -104,7 +106,7 @@ def build_workflow_tab(studio: Studio) -> None:
                     yield status_html(done), [str(path) for path in result]
         except Stopped:
             yield status_html(Status("Stopped.")), gr.skip()
-        except InputError as error:
+        except TROUBLE as error:
             yield status_html(Status(sentence(error), problem=True)), gr.skip()
         finally:
             studio.end(user, job)
