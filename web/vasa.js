@@ -11,7 +11,7 @@ const COLOURS = {
   VASA_MOTION: "#8fd06f",
 };
 const SAMPLE = " [sample]";
-const FILE_WIDGETS = { VASA_LoadPortrait: "portrait", VASA_LoadSpeech: "audio" };
+const VIDEO = /\.mp4$/;
 
 function paint() {
   const canvas = app.canvas;
@@ -30,47 +30,43 @@ function addPlayer(nodeType, nodeData) {
 }
 
 // The editor looks for chosen files in the input folder only; samples lie in the pack.
-function showSample(node) {
-  const widget = node.widgets?.find((one) => one.name === FILE_WIDGETS[node.comfyClass]);
-  if (!widget || !String(widget.value).endsWith(SAMPLE)) return;
-  const name = widget.value.slice(0, -SAMPLE.length);
-  const url = api.apiURL(`/vasa/samples/${encodeURIComponent(name)}`);
-  const player = node.widgets.find((one) => one.name === "audioUI");
-  if (player?.element) {
-    player.element.src = url;
-    player.element.classList.remove("empty-audio-widget");
-  } else {
-    const picture = new Image();
-    picture.onload = () => {
-      node.imgs = [picture];
-      node.setDirtyCanvas?.(true, true);
-    };
-    picture.src = url;
-  }
+function sampleRoute(address) {
+  const [path, query] = address.split("?");
+  const name = new URLSearchParams(query).get("filename");
+  if (!path.endsWith("/view") || !name?.endsWith(SAMPLE)) return null;
+  return `/vasa/samples/${encodeURIComponent(name.slice(0, -SAMPLE.length))}`;
 }
 
-function watchSample(node) {
-  const widget = node.widgets?.find((one) => one.name === FILE_WIDGETS[node.comfyClass]);
-  if (!widget) return;
-  const callback = widget.callback;
-  widget.callback = function (...given) {
-    const answer = callback?.apply(this, given);
-    setTimeout(() => showSample(node), 100);
-    return answer;
+// Nodes get the addresses of pictures and sounds from api, in both renderers. A video's is left alone there: a classic
+// node would grow a player, whose value Run would post.
+function nameSamples() {
+  const apiURL = api.apiURL.bind(api);
+  api.apiURL = (route) => {
+    const sample = sampleRoute(route);
+    return apiURL(sample && !VIDEO.test(sample) ? sample : route);
   };
-  setTimeout(() => showSample(node), 500);
 }
 
-// Choosing a palette clears the colours of types it does not know; a loaded graph paints them again.
-function graphIsThere() {
-  paint();
-  setTimeout(() => app.graph?.nodes?.forEach(showSample), 500);
+// What asked for a sample all the same (videos and thumbnails of HTML nodes, the player of a video's sound) asks again.
+function retry(event) {
+  const sample = sampleRoute(event.target.src ?? "");
+  if (!sample) return;
+  event.stopImmediatePropagation(); // the node would give up
+  event.target.src = api.apiURL(sample);
 }
 
+// The document does not hear of players that are out of view.
+function listenToPlayer(node) {
+  if (node.comfyClass !== "VASA_LoadSpeech") return;
+  node.widgets?.find((one) => one.name === "audioUI")?.element?.addEventListener("error", retry);
+}
+
+nameSamples();
+document.addEventListener("error", retry, true);
 app.registerExtension({
   name: "vasa.nodes",
   beforeRegisterNodeDef: addPlayer,
-  nodeCreated: watchSample,
+  nodeCreated: listenToPlayer,
   setup: paint,
-  afterConfigureGraph: graphIsThere,
+  afterConfigureGraph: paint, // again: choosing a palette clears the colours of types it does not know
 });
