@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -52,8 +53,8 @@ class Row:
         spilled: bytes of stack (NVIDIA) or spilled vector registers (AMD).
         shared: bytes of shared memory.
         instructions: static instructions of the program.
-        per_element: instructions per element of the tile it works on; 0 where that means nothing. Of a loop that is not
-            unrolled: one turn with all that stands around the loop, an upper bound.
+        per_element: instructions per element of the tile it works on; of the attention, per score. Of a loop that is
+            not unrolled: one turn with all that stands around the loop, an upper bound.
         wide_loads: 16-byte loads.
         tensor_core: matrix instructions.
     """
@@ -179,15 +180,14 @@ def _row(case: str, target: str, kernel: object, given: dict) -> Row:
         "_warp_forward": ("BLOCK_P", "C"), "_warp_grad_volume": ("BLOCK_P", "BLOCK_C"),
         "_warp_grad_grid": ("BLOCK_P", "BLOCK_C"),
         "_affine_silu": ("BLOCK_P", "BLOCK_C"), "_channel_statistics": ("ROWS", "BLOCK_C"),
-        "_residual_layer_norm": ("BLOCK_D", "BLOCK_D"),
-    }.get(kernel.name)  # fmt: skip
-    tile = 0
-    if elements is not None:
-        tile = given[elements[0]] * (given[elements[1]] if elements[0] != elements[1] else 1)
+        "_group_affine": ("BLOCK_N", "BLOCK_C"), "_residual_layer_norm": ("BLOCK_D",), "_guided_step": ("BLOCK",),
+        "_attention": ("BLOCK_L", "BLOCK_S"),
+    }[kernel.name]  # fmt: skip
+    tile = math.prod(given[name] for name in elements)
     measure = _amd if target.startswith("gfx") else _nvidia
     registers, spilled, instructions, wide, matrix = measure(kernel, target)
     threads = given.get("num_warps", 4) * warp_size
-    per_element = round(instructions * threads / tile, 1) if tile else 0.0
+    per_element = round(instructions * threads / tile, 1)
     return Row(
         case, kernel.name, target, registers, spilled, kernel.metadata.shared, instructions, per_element, wide, matrix
     )

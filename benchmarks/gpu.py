@@ -136,7 +136,7 @@ def tables(report: Report, model: str, seconds: float) -> None:
 
     measure = bench_family if model == NAME else lambda **how: bench(model, **how)
     rows, place = measure(device="cuda", seconds=seconds, progress=lambda line: print(f"  {line}", flush=True))
-    (report.out / f"bench-{model}.csv").write_text(to_csv(rows))
+    (report.out / f"bench-{model}.csv").write_text(to_csv(rows, place))
     report.say(to_markdown(rows, place))
     if model == "vasa-1":
         report.say(*(f"- {line}" for line in goals(rows)))

@@ -73,6 +73,8 @@ def short_attention(
         return out
     if bias is not None:
         bias = bias.expand(n, heads, length, keys)
+    if key_lengths is not None:
+        key_lengths = key_lengths.expand(n).contiguous()
     block_s = max(16, power_of_two(keys))
     if block_l is None:  # interpreted, a program costs the same whatever its size
         block_l = max(16, power_of_two(length)) if interpreting() else 32 if block_s <= 128 else 16

@@ -118,10 +118,15 @@ def on_device(operation: str, place: torch.device, dtype: torch.dtype = torch.fl
         if place.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return Choice("torch", "first call inside a graph capture")
         _checked[key] = _check(operation, place)
-    capability = torch.cuda.get_device_capability(place) if place.type == "cuda" and not torch.version.hip else None
-    if dtype == torch.bfloat16 and capability is not None and capability < (8, 0):
+    if dtype == torch.bfloat16 and not has_bfloat16(place):
         return Choice("torch", "no bfloat16 in this GPU")
     return _checked[key]
+
+
+def has_bfloat16(place: torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself; Turing and older emulate it."""
+    nvidia = place.type == "cuda" and not torch.version.hip
+    return not nvidia or torch.cuda.get_device_capability(place) >= (8, 0)
 
 
 def fail(operation: str, place: torch.device, error: Exception) -> Choice:

@@ -6,6 +6,8 @@ a GPU go through `torch.ops.vasa`, which decides when the program runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ __all__ = [
 
 def _uses_operation(name: str, x: Tensor, cannot: str | None = None, rather_not: str | None = None) -> bool:
     if torch.compiler.is_compiling():
-        return x.device.type == "cuda" or backend._forced == "triton"
+        return cannot is None and (x.device.type == "cuda" or backend._forced == "triton")
     if x.device.type == "cpu" and backend._forced in (None, "torch") and not backend.interpreting():
         return False
     return backend.choose(name, x, cannot, rather_not).backend == "triton"
@@ -94,6 +96,9 @@ def warp_volume(
     """
     _check_volume(volume, padding_mode)
     _check_batch(volume, theta, flow, mask)
+    _check_shape("theta", theta, "[N, 3, 4]", lambda x: x.dim() == 3 and x.shape[1:] == (3, 4))
+    _check_shape("a flow", flow, "[N, 3, D, H, W]", lambda x: x.dim() == 5 and x.shape[1] == 3)
+    _check_shape("a mask", mask, "[N, 1, D, H, W]", lambda x: x.dim() == 5 and x.shape[1] == 1)
     if theta is None and flow is None:
         raise ValueError("expected theta, flow or both, got neither; nothing would move")
     if order not in ("flow_then_rigid", "rigid_then_flow"):
@@ -170,6 +175,8 @@ def short_attention(
     cannot = None
     if k.shape[2] > 256 or q.shape[-1] > 128:
         cannot = "more than 256 keys or heads wider than 128"
+    elif k.shape != v.shape or (*q.shape[:2], q.shape[3]) != (*k.shape[:2], k.shape[3]):
+        cannot = "batches, heads or widths that differ"
     elif q.dtype != k.dtype or q.dtype != v.dtype:
         cannot = "operands of several dtypes"
     if _uses_operation("short_attention", q, cannot, _trained(q, k, v, bias)):
@@ -221,6 +228,11 @@ def _check_volume(volume: Tensor, padding_mode: str) -> None:
         raise ValueError(f"expected a volume [N, C, D, H, W], got {list(volume.shape)}")
     if padding_mode not in ("zeros", "border"):
         raise ValueError(f"expected padding_mode 'zeros' or 'border', got {padding_mode!r}")
+
+
+def _check_shape(what: str, x: Tensor | None, expected: str, fits: Callable[[Tensor], bool]) -> None:
+    if x is not None and not fits(x):
+        raise ValueError(f"expected {what} {expected}, got {list(x.shape)}")
 
 
 def _check_batch(*tensors: Tensor | None) -> None:

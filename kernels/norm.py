@@ -139,6 +139,7 @@ def group_norm_silu(
     columns = triton.cdiv(c, block_c)
     partial = launch.empty((2, n, chunks, c), x, torch.float32)
     affine = launch.empty((2, n, c), x, torch.float32)
+    weight, bias = (None if p is None else p.contiguous() for p in (weight, bias))
     scale, shift = (None if s is None else s if s.stride(-1) == 1 else s.contiguous() for s in (scale, shift))
     steps = [0 if s is None or s.shape[0] == 1 else s.stride(0) for s in (scale, shift)]
     launch.launch(
@@ -160,7 +161,7 @@ def group_norm_silu(
 
 def residual_layer_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Start the kernel; arguments as in `reference.residual_layer_norm`."""
-    x, y = x.contiguous(), y.contiguous()
+    x, y, weight, bias = (t.contiguous() for t in (x, y, weight, bias))
     total, normed = (launch.empty(tuple(x.shape), x) for _ in range(2))
     d = x.shape[-1]
     if x.numel():

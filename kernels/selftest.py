@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .backend import has_bfloat16
+from .launch import interpreting
 from .positions import warp_grid
 
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 4e-3}
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 """Largest relative L2 error; float32 attention may use reduced products on some devices."""
 
 
@@ -20,6 +22,9 @@ def run(operation: str, place: torch.device) -> None:
         Exception: whatever Triton raises where it cannot compile or launch.
     """
     for dtype, tolerance in TOLERANCE.items():
+        # the interpreter's bf16 matrix product is wrong
+        if dtype == torch.bfloat16 and (interpreting() or not has_bfloat16(place)):
+            continue
         draw = torch.Generator().manual_seed(0)
         for fast, exact in _PROBLEMS[operation](place, dtype, draw):
             error = relative_error(fast, exact)

@@ -46,7 +46,7 @@ def guided_step(
     x_0, x_s = (launch.empty(tuple(x_t.shape), x_t) for _ in range(2))
     count = x_t.numel()
     if count:
-        low, high = (None if v is None else v.float().contiguous() for v in (low, high))
+        low, high = (None if v is None else v.float().expand(x_t.shape[-1]).contiguous() for v in (low, high))
         launch.launch(
             _guided_step, (triton.cdiv(count, block),), x_t,
             predictions, weights.contiguous(), x_t, coefficients.float().contiguous(), low, high, x_0, x_s,

@@ -103,7 +103,7 @@ def warp(
         return out
     theta = theta.float().contiguous() if theta is not None else None
     grid = grid.float().contiguous() if grid is not None else None
-    mask = mask.contiguous() if mask is not None else None
+    mask = mask.expand(-1, 1, *size).contiguous() if mask is not None else None
     field, channel, point = _field(flow, size, rigid_first, align)
     points = size[0] * size[1] * size[2]
     block_c = block_c or channel_block(c)

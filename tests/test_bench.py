@@ -36,13 +36,17 @@ def test_every_subject_is_judged_measured_and_written(tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "BATCHES", (1, 2))
     rows, device = run.bench(str(FOLDER), device="cpu", precision="fp32", quick=True)
     subjects = {row.subject for row in rows}
-    assert {"encode", "decode, batch 1", "decode, batch 2", "warp, one volume for all frames"} <= subjects
+    expected = {"encode", "decode, batch 1", "decode, batch 2", "warp, one volume for all frames", "guided step"}
+    assert expected <= subjects
     assert all(row.speedup == 2 for row in rows if row.provider == "eager")
     judged = [row.error for row in rows if row.subject.startswith("decode") and row.provider == "fused"]
     assert judged and all(0 <= error < 1e-3 for error in judged)
     text, lines = run.write(rows, device, tmp_path / "speed")[::-1]
     assert "PyTorch" in text.read_text() and "warp_volume: torch" in text.read_text()
-    assert len(list(csv.DictReader(lines.read_text().splitlines()))) == len(rows)
+    stored = list(csv.DictReader(lines.read_text().splitlines()))
+    assert len(stored) == len(rows) and all(row["commit"] and row["device"] and row["torch"] for row in stored)
+    if Path("/proc/self/clear_refs").exists():
+        assert all(row.memory > 50 for row in rows if row.subject == "encode")
 
 
 def test_nothing_is_timed_while_something_is_wrong(monkeypatch):

@@ -208,9 +208,10 @@ class FakeVasa:
                 progress(step + 1, controls.steps)
         return Motion(torch.linspace(0, 1, total)[:, None].repeat(1, 6), torch.zeros(total, 3))
 
-    def decode(self, face, motion, *, batch_size=8):
+    def decode(self, face, motion, *, batch_size=8, finish=None):
         for pose in motion.head_pose.split(batch_size):
-            yield pose[:, :1, None, None].expand(-1, 3, 32, 32)
+            pictures = pose[:, :1, None, None].expand(-1, 3, 32, 32)
+            yield pictures if finish is None else finish(pictures)
 
 
 @pytest.fixture

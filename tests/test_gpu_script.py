@@ -106,6 +106,7 @@ def test_goals_are_read_off_the_table(script):
         row("warp, one volume for all frames", "8 x 96", "fused", p50=0.060),
         row("warp, one volume for all frames", "8 x 96", "ancestors", speedup=6.0),
         row("decode, batch 32", "512 px", "fused", rate=350.0),
+        row("first frame after a hop of sound", "512 px", "fused", p50=45.0),
     ]
     lines = script.goals(rows)
     assert any(line.startswith("G1 ") and line.endswith("6.00, goal at least 5: met") for line in lines)
@@ -114,6 +115,7 @@ def test_goals_are_read_off_the_table(script):
         line.startswith("decode, batch 32, frames") and line.endswith("350.00, goal at least 400: MISSED")
         for line in lines
     )  # noqa: E501
+    assert any(line.startswith("first frame") and line.endswith("45.00, goal at most 60: met") for line in lines)
     # what was not measured is not met
     assert any(line.startswith("G8 window") and "nan" in line and line.endswith("MISSED") for line in lines)
 

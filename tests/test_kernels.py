@@ -93,6 +93,15 @@ def test_a_warp_that_moves_nothing_is_refused(volume):
         dispatch.warp_volume(volume, flow=torch.zeros(2, 3, 4, 7, 6), order="sideways")
 
 
+@pytest.mark.parametrize(
+    "part,size", [("theta", (2, 4, 4)), ("flow", (2, 2, 4, 7, 6)), ("mask", (2, 5, 4, 7, 6)), ("theta", (3, 3, 4))]
+)
+def test_parts_that_do_not_fit_are_refused(volume, part, size):
+    given = dict(theta=pose_matrix(zero_pose())) | {part: torch.zeros(size)}
+    with pytest.raises(ValueError, match="expected .*got"):
+        dispatch.warp_volume(volume, **given)
+
+
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 def test_gathered_samples_are_pytorchs_with_their_gradients(padding, align_corners):

@@ -137,6 +137,17 @@ def test_fused_warp_is_that_of_float64(order, collapse, dtype):
         assert torch.equal(got, small), "the result depends on the tile"
 
 
+@pytest.mark.parametrize("padding,align", MODES)
+@pytest.mark.parametrize("order", ["flow_then_rigid", "rigid_then_flow"])
+def test_fused_warp_of_own_volumes_in_every_mode(order, padding, align):
+    volume, theta = normal(2, 9, 3, 5, 4), pose_matrix(normal(2, 6, seed=1) * 0.3)
+    flow = normal(2, 3, 3, 5, 4, seed=2) * 0.3
+    kind = dict(order=order, padding_mode=padding, align_corners=align)
+    got = dispatch.warp_volume(volume, theta=theta, flow=flow, **kind)
+    exact = reference.warp_volume(volume.double(), theta=theta.double(), flow=flow.double(), **kind)
+    assert_close(got, exact, TOLERANCE[torch.float32])
+
+
 def test_other_sizes_of_output_and_field():
     volume, theta = normal(2, 8, 3, 5, 4), pose_matrix(normal(2, 6, seed=3) * 0.1)
     flow = normal(1, 3, 2, 3, 3, seed=4) * 0.1
@@ -167,18 +178,77 @@ def test_any_layout_gives_the_same(layout):
     assert_close(dispatch.group_norm_silu(features, 2, None, None), exact, TOLERANCE[torch.float32])
 
 
-def test_gradients_of_the_whole_warp():
-    volume, flow = normal(1, 9, 3, 4, 5), normal(2, 3, 3, 4, 5, seed=1) * 0.15
+def test_small_parts_of_any_layout():
+    """Strided, expanded and shared lengths, affine maps, masks and ranges: what lies beside them must not be read."""
+
+    def agree(run, *given, **options):
+        got, exact = getattr(dispatch, run)(*given, **options), getattr(reference, run)(*given, **options)
+        for fast, slow in zip(*((x,) if isinstance(x, torch.Tensor) else x for x in (got, exact)), strict=True):
+            assert_close(fast, slow, 5e-6)
+
+    q, k, v = normal(3, 3, 2, 9, 16)
+    for lengths in (torch.tensor([9, 0, 5, 0, 3, 0])[::2], torch.tensor(5).expand(3), torch.tensor([5])):
+        agree("short_attention", q, k, v, key_lengths=lengths)
+    x, rows = normal(2, 8, 5, 5), normal(2, 3, 8)
+    strided, expanded = normal(8, 2).unbind(1), normal(2, 1).expand(2, 8)
+    for weight, bias in (strided, expanded):
+        agree("group_norm_silu", x, 2, weight, bias, scale=expanded[:1], shift=normal(2, 8, 2)[..., 0])
+        agree("residual_layer_norm", *rows, weight, bias)
+    volume, theta = normal(1, 4, 3, 4, 5), pose_matrix(normal(2, 6) * 0.1)
+    for mask in (torch.rand(2, 1, 1, 1, 1), torch.rand(2, 1, 3, 1, 5), torch.rand(1, 1, 3, 4, 5)):
+        agree("warp_volume", volume, theta=theta, mask=mask)
+    levels = torch.tensor([0.5, 1.2, 0.9, 0.4])
+    weights, bound = torch.tensor([1.0, 9, 2, 9])[::2], torch.tensor([0.5])
+    agree("guided_step", normal(2, 2, 4, 5), weights, normal(2, 4, 5), levels, -bound, bound)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_what_is_not_a_number_stays_where_it_is():
+    """In its group, its row, its element, as in PyTorch."""
+    x, rows, predictions = normal(2, 8, 5, 5), normal(2, 3, 8), normal(2, 2, 4, 5)
+    x[0, 1, 2, 2], x[1, 7, 0, 0] = float("nan"), float("inf")
+    rows[0, 1, 3], rows[1, 2, 0] = float("nan"), float("inf")
+    predictions[0, 0, 0, 0], predictions[1, 1, 1, 1] = float("nan"), float("inf")
+    weight, bias = normal(2, 8)
+    step = torch.tensor([2.0, -1.0]), normal(2, 4, 5), torch.tensor([0.5, 1.2, 0.9, 0.4]), -torch.ones(5), torch.ones(5)
+    for run, given in (
+        ("group_norm_silu", (x, 2, weight, bias)), ("residual_layer_norm", (*rows, weight, bias)),
+        ("guided_step", (predictions, *step)),
+    ):  # fmt: skip
+        got, exact = getattr(dispatch, run)(*given), getattr(reference, run)(*given)
+        for fast, slow in zip(*((x,) if isinstance(x, torch.Tensor) else x for x in (got, exact)), strict=True):
+            assert slow.isnan().any() or run == "guided_step"
+            assert torch.allclose(fast, slow, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_gradients_of_the_whole_warp(dtype):
+    volume, flow = normal(1, 9, 3, 4, 5, dtype=dtype), normal(2, 3, 3, 4, 5, seed=1) * 0.15
     theta = pose_matrix(normal(2, 6, seed=2) * 0.2)
     for order in ("flow_then_rigid", "rigid_then_flow"):
         grads = []
-        for kind, move in ((torch.float32, dispatch.warp_volume), (torch.float64, reference.warp_volume)):
-            leaves = [x.detach().to(kind).requires_grad_() for x in (volume, theta, flow)]
-            moved = move(leaves[0], theta=leaves[1], flow=leaves[2], order=order, collapse_depth=True)
-            moved.backward(normal(*moved.shape, seed=5).to(kind))
+        for wide, move in ((torch.float32, dispatch.warp_volume), (torch.float64, reference.warp_volume)):
+            leaves = [x.detach().to(wide).requires_grad_() for x in (theta, flow)]
+            leaves.append(volume.detach().to(torch.promote_types(dtype, wide) if wide == torch.float64 else dtype))
+            moved = move(
+                leaves[2].requires_grad_(), theta=leaves[0], flow=leaves[1], order=order, collapse_depth=True
+            )  # fmt: skip
+            moved.backward(normal(*moved.shape, seed=5, dtype=dtype).to(moved.dtype))
             grads.append([x.grad for x in leaves])
         for fast, exact in zip(*grads, strict=True):
-            assert_close(fast, exact, 2e-5)
+            assert_close(fast, exact, max(2e-5, TOLERANCE[dtype]))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_gradient_may_arrive_in_any_layout(layout):
+    volume, grid, upstream = normal(1, 8, 3, 4, 5), normal(2, 3, 5, 5, 3, seed=1) * 0.6, normal(2, 8, 3, 5, 5, seed=2)
+    grads = []
+    for wide, sample in ((torch.float32, dispatch.grid_sample_3d), (torch.float64, reference.grid_sample_3d)):
+        leaves = [x.detach().to(wide).requires_grad_() for x in (volume, grid)]
+        sample(*leaves).backward(LAYOUTS[layout](upstream.to(wide)))
+        grads.append([x.grad for x in leaves])
+    for fast, exact in zip(*grads, strict=True):
+        assert_close(fast, exact, 2e-5)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -280,6 +350,10 @@ def test_empty_batches_give_empty_results():
     assert step.guided_step(
         normal(2, 0, 4, 3), torch.ones(2), normal(0, 4, 3), torch.ones(4), None, None
     )[0].shape == (0, 4, 3)  # fmt: skip
+    assert dispatch.residual_layer_norm(*normal(2, 0, 8), *normal(2, 8))[1].shape == (0, 8)
+    one, theta = normal(1, 8, 3, 4, 5).requires_grad_(), theta.requires_grad_()
+    dispatch.warp_volume(one, theta=theta).sum().backward()
+    assert one.grad.abs().max() == 0 and theta.grad.shape == (0, 3, 4)
 
 
 def test_the_same_bits_twice():

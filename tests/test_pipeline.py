@@ -113,6 +113,12 @@ def test_devices_and_precisions():
         pick_precision("int3", torch.device("cpu"))
 
 
+@pytest.mark.parametrize("capability,expected", [((7, 5), torch.float16), ((8, 6), torch.bfloat16)])
+def test_a_gpu_that_emulates_bf16_computes_in_fp16(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert pick_precision("auto", torch.device("cuda", 1)) == expected
+
+
 def test_bf16_gives_nearly_the_same_frames(pipe, portrait):
     half = vasa.Vasa.from_pretrained(TINY_FOLDER, device="cpu", precision="bf16")
     motion = pipe.generate(speech(0.5), pipe.encode(portrait), vasa.Controls(steps=2))

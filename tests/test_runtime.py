@@ -1,13 +1,17 @@
 """The runtime gives the same frames on every path, and goes on with less where the memory is too small."""
 
+import contextlib
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from vasa import Controls, Vasa, compiled, graphs
+from vasa import Controls, Vasa, batches, compiled, graphs
+from vasa.face.blocks import ResBlock
 from vasa.graphs import Graphed
+from vasa.io.video import yuv420
 from vasa.kernels import positions, use_backend
 from vasa.latents import Motion
 
@@ -74,6 +78,67 @@ def test_a_device_without_trilinear_sampling_gives_the_same_frames(motion, monke
         monkeypatch.setattr(positions, "gather_3d", lambda *given: (gathered.append(given), real(*given))[1])
         assert torch.allclose(frames(own, own.encode(picture), motion), plain, atol=1e-5)
     assert len(gathered) >= 3, "encoding, the field and the volume"
+
+
+def test_frames_are_finished_before_they_travel(vasa, face, motion):
+    finished = frames(vasa, face, motion, batch_size=2, finish=yuv420)
+    assert torch.equal(finished, yuv420(frames(vasa, face, motion, batch_size=2)))
+
+    def large(pictures):
+        if len(pictures) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return yuv420(pictures)
+
+    own = Vasa(vasa.models, vasa.device, vasa.dtype)
+    with pytest.warns(RuntimeWarning, match="going on with 2"):
+        assert torch.equal(frames(own, face, motion, batch_size=4, finish=large), finished)
+
+
+def test_copies_wait_for_the_device_that_has_the_pictures(monkeypatch):
+    """Which need not be the current one. Streams are stand-ins that take notes."""
+    notes, current = [], ["main of cuda:0"]
+
+    class Event:
+        def record(self, stream=None):
+            notes.append(("record", stream or current[-1]))
+
+        def wait(self):
+            notes.append(("wait", current[-1]))
+
+    @contextlib.contextmanager
+    def on(stream):
+        current.append(stream)
+        yield
+        current.pop()
+
+    pictures = SimpleNamespace(
+        device=torch.device("cuda", 1), shape=(1, 3), dtype=torch.float32,
+        record_stream=lambda stream: notes.append(("keep until", stream)),
+    )  # fmt: skip
+    landing = SimpleNamespace(copy_=lambda source, non_blocking: notes.append(("copy", current[-1])))
+    cuda = SimpleNamespace(
+        Event=Event, stream=on, current_stream=lambda device=None: f"main of {device}" if device else current[-1]
+    )
+    monkeypatch.setattr(batches, "torch", SimpleNamespace(
+        cuda=cuda, empty=lambda *_, pin_memory, **__: landing if pin_memory else None,
+    ))  # fmt: skip
+    monkeypatch.setattr(batches, "_copies", lambda device: f"copies of {device}")
+    assert batches._to_cpu(pictures)[0] is landing
+    assert notes == [
+        ("record", "main of cuda:1"), ("wait", "copies of cuda:1"), ("copy", "copies of cuda:1"),
+        ("keep until", "copies of cuda:1"), ("record", "copies of cuda:1"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("factors", [(2, 2), (2, 2, 2), (1, 2, 2)], ids=str)
+def test_enlarging_folded_into_a_convolution_is_exact(factors):
+    torch.manual_seed(0)
+    block = ResBlock(8, 16, 8, dims=len(factors)).double().requires_grad_(False)
+    x = torch.randn(2, 8, *(3, 5, 4)[-len(factors) :], dtype=torch.float64)
+    plain = block.enlarged(x, factors)
+    block.fold(factors, torch.float64)
+    assert torch.allclose(block.enlarged(x, factors), plain, atol=1e-6)  # the taps are summed in float32
+    assert block.enlarged(x, (1,) * len(factors)).shape[2:] == x.shape[2:], "other factors are not folded"
 
 
 def test_half_precision_is_near(face, motion):

@@ -17,7 +17,7 @@ import torch
 
 from vasa.errors import InputError
 from vasa.io.files import check_writable
-from vasa.io.video import VideoWriter, num_frames, read_manifest, read_video
+from vasa.io.video import VideoWriter, num_frames, read_manifest, read_video, yuv420
 
 RATE = 16000
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and limits")
@@ -78,6 +78,16 @@ def test_colours_survive(tmp_path):
     assert (seen - colours).abs().max() < 0.03
     with av.open(str(tmp_path / "v.mp4")) as container:
         assert container.streams.video[0].codec_context.colorspace == 1
+
+
+def test_converted_frames_give_the_same_file(tmp_path):
+    pictures = torch.rand(3, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    for name, planes in (("a.mp4", False), ("b.mp4", True)):
+        with VideoWriter(tmp_path / name, (64, 32), 25) as writer:
+            writer.write_planes(yuv420(pictures)) if planes else writer.write(pictures)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    with pytest.raises(ValueError, match="planes"), VideoWriter(tmp_path / "c.mp4", (32, 64), 25) as writer:
+        writer.write_planes(yuv420(pictures))
 
 
 def test_manifest_travels_in_the_comment(tmp_path):

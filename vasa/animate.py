@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .controls import Controls
 from .errors import InputError
@@ -21,7 +22,7 @@ from .io.audio import iterate_soundtrack, load_audio
 from .io.face import CropRequest, portrait_crop
 from .io.files import check_writable
 from .io.image import load_image
-from .io.video import SOUND_RATE, VideoWriter, num_frames
+from .io.video import SOUND_RATE, VideoWriter, num_frames, yuv420
 from .latents import FaceLatents, Motion
 from .motion.edit import retime
 from .motion_file import SUFFIX, MotionFile, read_motion_file, save_motion
@@ -244,10 +245,20 @@ def write_video(
     else:
         writer = screen.writer(out, motion.fps, audio, manifest)
         latents, batch_size = screen.latents, min(batch_size, screen.batch_size)
+
+    def finished(pictures: Tensor) -> Tensor:
+        return marked(pictures, paste) if manifest.get("mark") else pictures
+
+    # frames that are shown as they are become YUV where they are made: an eighth of the bytes then travel
+    at_once = screen is None or screen.shows_all
+    convert = (lambda frames: yuv420(finished(frames))) if at_once else None
     with writer:
-        for frames in pipe.decode(latents, motion, batch_size=batch_size):
-            for pictures in (frames,) if screen is None else screen.show(frames):
-                writer.write(marked(pictures, paste) if manifest.get("mark") else pictures)
+        for frames in pipe.decode(latents, motion, batch_size=batch_size, finish=convert):
+            if at_once:
+                writer.write_planes(frames)
+            else:
+                for pictures in screen.show(frames):
+                    writer.write(finished(pictures))
             if progress is not None:
                 progress("frames", writer.frames_written, len(motion))
     problem = sign_as_configured(out, manifest)

@@ -31,8 +31,9 @@ class Batches:
         self._graphed = Graphed(compiled(pictures, "decoding"), "decoding")
 
     def frames(
-        self, own: tuple[Tensor, ...], shared: tuple[Tensor, ...], batch_size: int, on_device: bool = False
-    ) -> Iterator[Tensor]:
+        self, own: tuple[Tensor, ...], shared: tuple[Tensor, ...], batch_size: int, on_device: bool = False,
+        finish: Callable[[Tensor], Tensor] | None = None,
+    ) -> Iterator[Tensor]:  # fmt: skip
         """Decode.
 
         Args:
@@ -40,9 +41,10 @@ class Batches:
             shared: what all frames share, on the device.
             batch_size: frames at a time; fewer once the memory was too small.
             on_device: leave the frames where they are made.
+            finish: done to each batch before it travels.
 
         Yields:
-            [n, 3, S, S] float32 in [0, 1], n <= batch_size.
+            [n, 3, S, S] float32 in [0, 1], n <= batch_size, or what `finish` makes of it.
         """
         outgoing: list[tuple[Tensor, torch.cuda.Event | None]] = []
         ahead = 1 if self.device.type == "cuda" else 0  # the device is busy with a batch while the last one travels
@@ -53,7 +55,7 @@ class Batches:
             pictures = None
             try:
                 # copies: kernels may round otherwise where memory begins elsewhere, and frames must not depend on that
-                pictures = self._decode(tuple(x[start:stop].clone() for x in own), shared)
+                pictures = self._finished(tuple(x[start:stop].clone() for x in own), shared, finish)
             except torch.OutOfMemoryError:
                 if stop - start == 1:
                     raise
@@ -66,6 +68,15 @@ class Batches:
                 yield _arrived(*outgoing.pop(0))
         for pictures, event in outgoing:
             yield _arrived(pictures, event)
+
+    def _finished(
+        self, own: tuple[Tensor, ...], shared: tuple[Tensor, ...], finish: Callable[[Tensor], Tensor] | None
+    ) -> Tensor:
+        pictures = self._decode(own, shared)
+        if finish is None:
+            return pictures
+        # Apple's GPUs lack operations that the CPU has
+        return finish(pictures if self.device.type == "cuda" else pictures.cpu())
 
     def _decode(self, own: tuple[Tensor, ...], shared: tuple[Tensor, ...]) -> Tensor:
         if not graphs.graphs_wanted(own):
@@ -93,7 +104,7 @@ def _to_cpu(pictures: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     if pictures.device.type != "cuda":
         return pictures.cpu(), None
     computed, copied = torch.cuda.Event(), torch.cuda.Event()
-    computed.record()
+    computed.record(torch.cuda.current_stream(pictures.device))  # which need not be the current device
     landing = torch.empty(pictures.shape, dtype=pictures.dtype, pin_memory=True)
     with torch.cuda.stream(_copies(pictures.device)):
         computed.wait()

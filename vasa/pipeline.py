@@ -281,8 +281,9 @@ class Vasa:
 
     @torch.inference_mode()
     def decode(
-        self, face: FaceLatents, motion: Motion, *, batch_size: int = 8, on_device: bool = False
-    ) -> Iterator[Tensor]:
+        self, face: FaceLatents, motion: Motion, *, batch_size: int = 8, on_device: bool = False,
+        finish: Callable[[Tensor], Tensor] | None = None,
+    ) -> Iterator[Tensor]:  # fmt: skip
         """Frames of a motion on a face, [n, 3, S, S] float32 in [0, 1], n <= batch_size.
 
         Args:
@@ -290,6 +291,8 @@ class Vasa:
             motion: motion of the same backend.
             batch_size: frames at a time; fewer, with a warning, where the memory does not suffice.
             on_device: leave the frames on the model's device instead of bringing them to the CPU.
+            finish: done to each batch on a CUDA device before it comes to the CPU, elsewhere afterwards; its result is
+                what is yielded.
 
         Raises:
             InputError: the motion belongs to another backend.
@@ -299,7 +302,8 @@ class Vasa:
                 f"this motion was made for the backend {motion.backend!r}, the model is {self.backend!r}; "
                 "render it with the model that made it"
             )
-        yield from self.renderer.frames(face, motion.head_pose, motion.facial_dynamics, batch_size, on_device)
+        pose, dynamics = motion.head_pose, motion.facial_dynamics
+        yield from self.renderer.frames(face, pose, dynamics, batch_size, on_device, finish)
 
 
 def on_shoulders(motion: Motion, portrait_pose: Tensor) -> Motion:

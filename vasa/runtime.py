@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -40,23 +40,25 @@ class Renderer:
         self._batches: Batches | None = None
 
     def frames(
-        self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor, batch_size: int, on_device: bool = False
-    ) -> Iterator[Tensor]:
+        self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor, batch_size: int, on_device: bool = False,
+        finish: Callable[[Tensor], Tensor] | None = None,
+    ) -> Iterator[Tensor]:  # fmt: skip
         """Decode poses [T, 6] and dynamics [T, E].
 
         Args:
             face: latents of one portrait.
             batch_size: frames at a time; fewer once the memory was too small.
             on_device: leave the frames where they are made.
+            finish: done to each batch before it travels.
 
         Yields:
-            [n, 3, S, S] float32 in [0, 1], n <= batch_size.
+            [n, 3, S, S] float32 in [0, 1], n <= batch_size, or what `finish` makes of it.
         """
         self._refresh()
         face = face.to(self.device)
         shared = tuple(getattr(face, name) for name in FaceLatents.__dataclass_fields__)
         own = head_pose.to(self.device), facial_dynamics.to(self.device)
-        yield from self._batches.frames(own, shared, batch_size, on_device)
+        yield from self._batches.frames(own, shared, batch_size, on_device, finish)
 
     def forget(self) -> None:
         """Let go of the converted weights and of what was recorded; both are made again when frames are asked for."""

@@ -65,6 +65,11 @@ class Screen:
             self.latents, detail = sharpened(latents, pixels, framed, size)
             self.batch_size = max(1, 2 * (512 // detail) ** 2 if detail > size else self.batch_size)
 
+    @property
+    def shows_all(self) -> bool:
+        """Whether `show` gives the frames as they are."""
+        return self.paste is None and not self.alpha
+
     def writer(
         self,
         path: str | os.PathLike,

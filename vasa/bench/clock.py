@@ -6,15 +6,18 @@ other programs on the machine hardly disturb.
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 _FLUSH_BYTES = 256 << 20
 """Larger than any GPU's cache."""
+_PROCESS = Path("/proc/self")
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,21 @@ def graph_of(run: Callable[[], object]) -> Callable[[], object]:
     with torch.cuda.graph(graph):
         run()
     return graph.replay
+
+
+def peak_memory(run: Callable[[], object], device: torch.device) -> float:
+    """Most bytes in use while `run` runs: allocated on a GPU, else resident in this process; 0 where nobody counts."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        return float(torch.cuda.max_memory_allocated(device))
+    try:
+        _PROCESS.joinpath("clear_refs").write_text("5")  # the peak begins anew
+        run()
+        peak = re.search(r"VmHWM:\s+(\d+) kB", _PROCESS.joinpath("status").read_text())
+    except OSError:
+        return 0.0
+    return 1024.0 * int(peak.group(1)) if peak else 0.0
 
 
 def bandwidth(device: torch.device) -> float:

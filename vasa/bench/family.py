@@ -71,11 +71,9 @@ def bench_family(
     rows, speed = [], clock.arithmetic(place, dtype)
     for what, (frames, paths, _) in cases.items():
         progress(what)
-        if place.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        memory = {provider: clock.peak_memory(run, place) for provider, run in paths.items()}
         timings = clock.race(paths, place, seconds=seconds, flush=False)
         work = arithmetic_of(paths["eager"])
-        peak = torch.cuda.max_memory_allocated() / 1e6 if place.type == "cuda" else 0.0
         for provider, timing in timings.items():
             rows.append(
                 Row(
@@ -90,7 +88,7 @@ def bench_family(
                     frames / timing.p50,
                     work / speed / timing.judged,
                     errors[what] if provider == "fused" else 0.0,
-                    peak,
+                    memory[provider] / 1e6,
                 )  # fmt: skip
             )
     return rows, place

@@ -15,8 +15,10 @@ from ..face.blocks import ResBlock, enlarge_nearest
 from ..geometry import identity_grid, pose_matrix
 from ..kernels import reference
 from ..kernels.dispatch import (
+    ddim_coefficients,
     grid_sample_3d,
     group_norm_silu,
+    guided_step,
     residual_layer_norm,
     short_attention,
     warp_grid,
@@ -153,6 +155,19 @@ def cases(
         },
         lambda: F.layer_norm((x + y).double(), (motion.dim,), weight.double(), bias.double()),
         4 * x.numel() * item, _tolerance(dtype),
+    )  # fmt: skip
+    sizes = (3, 1, motion.window, 6 + face.dynamics_dim)  # float32, as the denoiser gives them
+    predictions, x_t, low = (normal(*size, of=torch.float32) for size in (sizes, sizes[1:], sizes[3:]))
+    low = -low.abs()
+    told = torch.tensor([2.5, -0.5, -1.0]).to(device), x_t, torch.tensor(ddim_coefficients(0.4, 0.7)).to(device)
+    yield Case(
+        "guided step", f"3 x {sizes[2]} x {sizes[3]}",
+        {
+            "fused": lambda: guided_step(predictions, *told, low, -low)[1],
+            "eager": lambda: reference.guided_step(predictions, *told, low, -low)[1],
+        },
+        lambda: reference.guided_step(*(t.double() for t in (predictions, *told, low, -low)))[1],
+        4 * (predictions.numel() + 3 * x_t.numel()), _tolerance(torch.float32),
     )  # fmt: skip
 
 

@@ -147,9 +147,7 @@ def _subject(
     vasa: Vasa, subject: str, shape: str, frames: int, paths: dict[str, Callable[[], Tensor]], seconds: float,
     speed: tuple[float, float], errors: dict[str, tuple[float, float]],
 ) -> list[Row]:  # fmt: skip
-    cuda = vasa.device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
+    memory = {provider: clock.peak_memory(run, vasa.device) for provider, run in paths.items()}
     timings = clock.race(paths, vasa.device, seconds=seconds, flush=False)
     work = engine.arithmetic_of(paths["eager"])
     what = "motion" if subject.startswith("window") else "frames"
@@ -158,7 +156,7 @@ def _subject(
         row = Row(
             subject, shape, provider, timing.p20 * 1e3, timing.p50 * 1e3, timing.p80 * 1e3, timing.processor * 1e3,
             timing.judged / timings["fused"].judged, frames / timing.p50, work / speed[1] / timing.judged,
-            memory=torch.cuda.max_memory_allocated() / 1e6 if cuda else 0.0,
+            memory=memory[provider] / 1e6,
         )  # fmt: skip
         judged = subject.startswith(("decode", "window")) and provider == "fused"
         rows.append(replace(row, error=errors[what][0]) if judged else row)
@@ -168,7 +166,7 @@ def _subject(
 def write(rows: list[Row], device: torch.device, out: Path) -> list[Path]:
     """`out`.csv and `out`.md, complete or not at all."""
     report = "\n".join(f"- {name}: {choice}" for name, choice in backend_report(device).items())
-    texts = {".csv": to_csv(rows), ".md": to_markdown(rows, device) + f"\nKernels:\n\n{report}\n"}
+    texts = {".csv": to_csv(rows, device), ".md": to_markdown(rows, device) + f"\nKernels:\n\n{report}\n"}
     written = []
     for ending, text in texts.items():
         path = out.with_suffix(ending)

@@ -26,7 +26,7 @@ class Row:
         rate: frames per second, where frames are made.
         roofline: share of the floor (arithmetic and bandwidth measured on this machine) that is reached; 0 if unknown.
         error: relative L2 error against float64, or against the eager path in float32.
-        memory: peak MB of the device.
+        memory: peak MB of the device; on a CPU of the process (Linux only, else 0).
     """
 
     subject: str
@@ -43,12 +43,13 @@ class Row:
     memory: float = 0.0
 
 
-def to_csv(rows: list[Row]) -> str:
-    """All columns, one row each."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
+def to_csv(rows: list[Row], device: torch.device) -> str:
+    """All columns, one row each, with device, versions and commit in every row: tables may be laid together."""
+    text, about = io.StringIO(), _about(device)
+    writer = csv.DictWriter(text, [*(f.name for f in fields(Row)), *about], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows)
+    for row in rows:
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()} | about)
     return text.getvalue()
 
 
@@ -79,11 +80,16 @@ def _or_dash(value: float) -> str:
 
 def machine(device: torch.device) -> str:
     """Device, versions and commit, in a sentence."""
+    about = _about(device)
+    return f"{about['device']}; PyTorch {about['torch']}, Triton {about['triton']}; commit {about['commit']}"
+
+
+def _about(device: torch.device) -> dict[str, str]:
     if device.type == "cuda":
         place = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda or torch.version.hip}"
     else:
         place = f"{_processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    return f"{place}; PyTorch {torch.__version__}, Triton {_triton()}; commit {commit()}"
+    return {"device": place, "torch": torch.__version__, "triton": _triton(), "commit": commit()}
 
 
 def _processor() -> str:

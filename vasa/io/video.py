@@ -162,8 +162,21 @@ class VideoWriter:
         if self._canvas is None and frames.shape[1:] != (channels, self.height, self.width):
             expected = f"[n, {channels}, {self.height}, {self.width}]"
             raise ValueError(f"expected frames {expected}, got {list(frames.shape)}")
+        self._encode(self._pictures(frames.detach()))
+
+    def write_planes(self, planes: Tensor) -> None:
+        """Append frames that `yuv420` has converted, uint8 [n, 3 H / 2, W].
+
+        Raises:
+            InputError: the disk is full or the folder has gone.
+        """
+        if planes.shape[1:] != (self.height * 3 // 2, self.width):
+            raise ValueError(f"expected planes [n, {self.height * 3 // 2}, {self.width}], got {list(planes.shape)}")
+        self._encode(_of_planes(planes))
+
+    def _encode(self, pictures: Iterator[av.VideoFrame]) -> None:
         try:
-            for picture in self._pictures(frames.detach()):
+            for picture in pictures:
                 picture.pts, picture.time_base = self.frames_written, 1 / self.rate
                 self._container.mux(self._video.encode(picture))
                 self.frames_written += 1
@@ -174,8 +187,7 @@ class VideoWriter:
     def _pictures(self, frames: Tensor) -> Iterator[av.VideoFrame]:
         """The frames as the encoder takes them."""
         if self._canvas is None:
-            for planes in yuv420(frames).cpu().numpy():
-                yield av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            yield from _of_planes(yuv420(frames))
             return
         left, top = self._place
         height, width = min(frames.shape[2], self.height - top), min(frames.shape[3], self.width - left)
@@ -338,6 +350,11 @@ def yuv420(frames: Tensor) -> Tensor:
     # blue then red, row by row in rows as long as the picture's: a plane may end in the middle of one
     planes = [16 + 219 * luma, 128 + 224 * chroma.flatten(1).unflatten(1, (-1, frames.shape[-1]))]
     return torch.cat(planes, dim=1).round().clamp(0, 255).to(torch.uint8)
+
+
+def _of_planes(planes: Tensor) -> Iterator[av.VideoFrame]:
+    for picture in planes.cpu().numpy():
+        yield av.VideoFrame.from_ndarray(picture, format="yuv420p")
 
 
 def _frames(path: str | os.PathLike) -> Iterator[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,8 +227,9 @@ class LivePortrait(Vasa):
 
     @torch.inference_mode()
     def decode(
-        self, face: FaceLatents, motion: Motion, *, batch_size: int = 8, on_device: bool = False
-    ) -> Iterator[Tensor]:
+        self, face: FaceLatents, motion: Motion, *, batch_size: int = 8, on_device: bool = False,
+        finish: Callable[[Tensor], Tensor] | None = None,
+    ) -> Iterator[Tensor]:  # fmt: skip
         """Frames of a motion on a face, [n, 3, S, S] float32 in [0, 1], n <= batch_size.
 
         Args:
@@ -236,6 +237,7 @@ class LivePortrait(Vasa):
             motion: of this backend.
             batch_size: frames given at a time.
             on_device: leave them on the engine's device instead of the CPU.
+            finish: done to each batch before it comes to the CPU; see `Vasa.decode`.
 
         Raises:
             InputError: the motion belongs to another backend.
@@ -253,7 +255,8 @@ class LivePortrait(Vasa):
             driving = posed(canonical, frames.head_pose.to(self.device), frames.facial_dynamics.to(self.device))
             if self.stitching and RETARGETING in self.models.face:
                 driving = self.models.face[RETARGETING].stitched(source, driving)
-            yield from self._drawing().frames((driving,), (face.appearance_volume, source), batch_size, on_device)
+            shared = face.appearance_volume, source
+            yield from self._drawing().frames((driving,), shared, batch_size, on_device, finish)
 
     def _drawing(self) -> Batches:
         """What makes pictures, anew once weights have moved or changed."""
