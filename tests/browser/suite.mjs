@@ -13,10 +13,12 @@ const launch = (...more) => chromium.launch({
 });
 const browser = await launch();
 
+const opened = [];
 const open = async (options = {}, by = browser) => {
   const context = await by.newContext({ viewport: { width: 1440, height: 1000 }, acceptDownloads: true, ...options });
+  opened.push(context);
   const page = await context.newPage();
-  page.setDefaultTimeout(240000);
+  page.setDefaultTimeout(120000);
   page.external = [];
   page.problems = [];
   page.on('request', r => { if (!r.url().startsWith(url) && !/^(data|blob):/.test(r.url())) page.external.push(r.url()); });
@@ -183,8 +185,9 @@ const scenes = {
     await page.waitForFunction(() => /"gaze"/.test(document.querySelector('#controls-json').innerText));
     const json = await page.locator('#controls-json').innerText();
     await page.getByText('Timeline: controls').click();
-    const plot = await page.locator('#timeline .plot').boundingBox();
-    await page.mouse.dblclick(plot.x + plot.width * 0.5, plot.y + plot.height * 0.25);
+    const plot = page.locator('#timeline .plot'), { width, height } = await plot.boundingBox();
+    await plot.dblclick({ position: { x: width * 0.5, y: height * 0.25 } }); // waits until the fold has opened
+    await page.waitForSelector('#timeline circle');
     const keys = await page.locator('#timeline circle').count();
     return { words, after, json: json.slice(0, 200), keys };
   },
@@ -293,6 +296,8 @@ const scenes = {
 for (const [name, scene] of Object.entries(scenes)) {
   if (only && !only.split(',').includes(name)) continue;
   try { findings[name] = await scene(); } catch (error) { findings[name] = { error: String(error).slice(0, 400) }; }
+  // a call or a video that plays on would slow the next scene down
+  await Promise.all(opened.splice(0).map(context => context.close().catch(() => {})));
 }
 await browser.close();
 console.log(JSON.stringify(findings));
