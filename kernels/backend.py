@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .launch import interpreting
+from .launch import has_bfloat16, interpreting
 
 MODES = ("auto", "triton", "torch")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
@@ -121,12 +121,6 @@ def on_device(operation: str, place: torch.device, dtype: torch.dtype = torch.fl
     if dtype == torch.bfloat16 and not has_bfloat16(place):
         return Choice("torch", "no bfloat16 in this GPU")
     return _checked[key]
-
-
-def has_bfloat16(place: torch.device) -> bool:
-    """Whether a device computes in bfloat16 itself; Turing and older emulate it."""
-    nvidia = place.type == "cuda" and not torch.version.hip
-    return not nvidia or torch.cuda.get_device_capability(place) >= (8, 0)
 
 
 def fail(operation: str, place: torch.device, error: Exception) -> Choice:

@@ -37,3 +37,9 @@ def power_of_two(n: int) -> int:
 def channels_last(x: Tensor) -> torch.memory_format | None:
     """The channels-last format of a tensor's rank; None where there is none, [N, C] and [N, C, L]."""
     return {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+
+
+def has_bfloat16(place: torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself; Turing and older emulate it."""
+    nvidia = place.type == "cuda" and not torch.version.hip
+    return not nvidia or torch.cuda.get_device_capability(place) >= (8, 0)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .backend import has_bfloat16
-from .launch import interpreting
+from .launch import has_bfloat16, interpreting
 from .positions import warp_grid
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 2e-2}
