@@ -87,6 +87,8 @@ def _store(kept: Path, pieces: list[Segment], event: Event) -> None:
         shutil.copy(event.motion, making / "motion.safetensors")
         (making / "report.json").write_text(json.dumps(event.report))
         shutil.rmtree(kept, ignore_errors=True)
+        if not (kept / "report.json").exists():  # half an example, of an earlier version
+            shutil.rmtree(kept, ignore_errors=True)
         making.rename(kept)
     except OSError:
         shutil.rmtree(making, ignore_errors=True)
