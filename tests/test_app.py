@@ -58,6 +58,7 @@ from vasa.errors import InputError
 from vasa.io.segments import Segmenter
 from vasa.io.video import read_manifest, read_video
 from vasa.motion_file import read_motion_file
+from vasa.runtime import Renderer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
@@ -1006,6 +1007,22 @@ def test_keys_out_of_order_or_beyond_the_end(studio, speech):
         Controls.from_json({"mouth": {"keys": [{"time": 1, "value": 1}, {"time": 1, "value": 0.5}]}})
     late = Controls(steps=2, mouth=Track((Key(0.5, 0.8), Key(90.0, 1.0))))
     assert list(events_of(studio, speech, late))[-1].report["complete"]
+
+
+def test_the_page_says_that_the_memory_was_too_small(studio, speech, monkeypatch):
+    renderer = Renderer(studio.pipe.models.face, studio.pipe.device, studio.pipe.dtype)
+    real = renderer._pictures
+
+    def small(head_pose, *rest):
+        if len(head_pose) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(head_pose, *rest)
+
+    monkeypatch.setattr(renderer, "_pictures", small)
+    monkeypatch.setattr(type(studio.pipe), "renderer", renderer)
+    with pytest.warns(RuntimeWarning, match="going on with 2"):
+        last = list(events_of(studio, speech, Controls(steps=1)))[-1]
+    assert last.report["complete"] and "2 frames at a time" in " ".join(last.status.notices)
 
 
 def test_names_are_only_names(client, tmp_path):

@@ -170,7 +170,7 @@ def test_too_little_memory_halves_the_batch_and_says_so(vasa, face, motion, monk
     monkeypatch.setattr(own.renderer, "_pictures", small)
     with pytest.warns(RuntimeWarning, match="going on with 2"):
         got = frames(own, face, motion, batch_size=5)
-    assert sizes == [5, 2, 2, 1]
+    assert sizes == [5, 2, 2, 1] and own.largest_batch == 2
     assert torch.allclose(got, plain_frames(vasa, face, motion), atol=1e-4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

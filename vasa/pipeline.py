@@ -305,6 +305,11 @@ class Vasa:
         pose, dynamics = motion.head_pose, motion.facial_dynamics
         yield from self.renderer.frames(face, pose, dynamics, batch_size, on_device, finish)
 
+    @property
+    def largest_batch(self) -> int | None:
+        """Frames at a time that the memory allowed, once it was too small to decode more; None before."""
+        return self.renderer.largest_batch
+
 
 def on_shoulders(motion: Motion, portrait_pose: Tensor) -> Motion:
     """Generated motion becomes movement about the portrait's own pose, with the neck where the portrait's neck is.

@@ -60,6 +60,11 @@ class Renderer:
         own = head_pose.to(self.device), facial_dynamics.to(self.device)
         yield from self._batches.frames(own, shared, batch_size, on_device, finish)
 
+    @property
+    def largest_batch(self) -> int | None:
+        """Frames at a time that the memory allowed, once it was too small; None before."""
+        return None if self._batches is None else self._batches.largest_batch
+
     def forget(self) -> None:
         """Let go of the converted weights and of what was recorded; both are made again when frames are asked for."""
         self._weights = self._light = self._batches = None

@@ -168,7 +168,12 @@ class _Run:
         session.push_audio(self.sound.waveform)
         session.flush()
         video, motion = self._film(pipe, portrait, session)
-        status = self._finished(pipe, motion)
+        if (most := pipe.largest_batch) is not None:
+            words = (
+                f"the memory did not suffice for more than {most} frame{'s' * (most != 1)} at a time; that is slower"
+            )
+            self.notices = (*self.notices, words)
+        status = self._finished()
         signature = sign_as_configured(video, self.manifest)
         if signature:
             status = Status(status.words, 1.0, False, (*status.notices, signature))
@@ -291,7 +296,7 @@ class _Run:
                 words += f" · about {left:.0f} s left"
         self.give(Event(Status(words, share, notices=self.notices), segment))
 
-    def _finished(self, pipe: Any, motion: Motion) -> Status:
+    def _finished(self) -> Status:
         seconds = time.perf_counter() - self.started
         cut = "" if self.frames >= self.total else f"Stopped: kept {self.frames / self.fps:.1f} s. "
         words = f"{cut or 'Done. '}{self.frames} frames in {seconds:.1f} s ({self.frames / seconds:.1f} FPS)"

@@ -93,6 +93,9 @@ class DynamicsEncoder(nn.Module):
             if self.near.brows is not None:
                 self.fine = near_head(self.near.channels, config.dynamics_dim)
         self.head = nn.Linear(features, config.dynamics_dim)
+        if self.fine is not None:  # whose corrections it then makes
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, pictures: Tensor, head_pose: Tensor) -> Tensor:
         return self.look(pictures, head_pose)[0]

@@ -75,11 +75,14 @@ class FaceReader(nn.Module):
         self.order = [[*others, *found].index(i) for i in range(68)]
         self.landmarks = nn.Linear(flat, len(others) * 2)
         self.dynamics = nn.Linear(flat, len(DYNAMICS))
-        self.fine = near_head(self.near.channels, len(DYNAMICS)) if found else None
+        self.fine = near_head(self.near.channels, len(DYNAMICS) + len(EMOTIONS)) if found else None
         self.emotion = nn.Linear(flat, len(EMOTIONS))
         self.identity = nn.Linear(flat, config.identity_dim)
-        nn.init.zeros_(self.pose.weight)
-        nn.init.zeros_(self.pose.bias)
+        # corrections of what another part says
+        corrections = [self.pose] if self.fine is None else [self.pose, self.dynamics, self.emotion]
+        for layer in corrections:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def find(self, pictures: Tensor) -> Tensor:
         """Rough head pose from the whole picture alone, [B, 6]."""
@@ -102,15 +105,16 @@ class FaceReader(nn.Module):
         near, marks = self.near(pictures, rough.detach())
         flat = torch.cat([whole, near], dim=-1)
         landmarks = _to_picture(self.landmarks(flat).float().unflatten(-1, (-1, 2)), rough.detach())
-        dynamics = self.dynamics(flat).float()
+        dynamics, emotion = self.dynamics(flat).float(), self.emotion(flat).float()
         if self.fine is not None:
             landmarks = torch.cat([landmarks, marks], dim=1)[:, self.order]
-            dynamics = dynamics + self.fine(near).float()
+            fine = self.fine(near).float()
+            dynamics, emotion = dynamics + fine[:, : len(DYNAMICS)], emotion + fine[:, len(DYNAMICS) :]
         return Reading(
             head_pose=rough + self.pose(flat).float(),
             dynamics=dynamics,
             landmarks=landmarks,
-            emotion=self.emotion(flat).float().log_softmax(-1),
+            emotion=emotion.log_softmax(-1),
             identity=F.normalize(self.identity(flat).float(), dim=-1),
             parts=self.parts(maps[1]).float(),
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..face.reader import Reading
 from ..latents import DYNAMICS, EMOTIONS
-from ..training.reader import emotion_of
+from ..synthetic.emotions import emotion_of
 from .lips import correlation
 from .people import HeldOut, blink_of
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ..latents import EMOTIONS, EXPRESSIONS
@@ -50,3 +51,13 @@ def sample_emotion(generator: Generator) -> Tensor:
     weights[second] += intensity * share
     weights[0] = 1 - intensity
     return weights
+
+
+def emotion_of(dynamics: Tensor) -> Tensor:
+    """Which emotion an expression shows, by its likeness to the emotions' shapes; weights [B, 8] that sum to 1."""
+    expression = dynamics[..., : EMOTION_SHAPES.shape[1]]
+    shapes = EMOTION_SHAPES.to(expression)
+    likeness = F.cosine_similarity(expression[..., None, :], shapes[1:], dim=-1)
+    strength = (expression @ shapes[1:].T) / shapes[1:].square().sum(-1)
+    scores = 10 * likeness * strength.clamp(0, 1)
+    return torch.cat([torch.full_like(scores[..., :1], 2.0), scores], dim=-1).softmax(-1)

@@ -15,6 +15,7 @@ from ..synthetic.augment import add_occluder, sensor
 from .data import StillShards, colour_jitter, moved, moved_landmarks
 from .loop import TimeBox, Trainer
 from .losses import dynamics_loss
+from .near import NEAR_SHARE, draw_near, near_losses, wrong_frame
 from .reader import score_readings
 
 
@@ -56,9 +57,19 @@ def train_encoders(
     trainer = Trainer(Encoders(config), out, box, resume)
     device = trainer.accelerator.device
 
+    def near_step() -> dict[str, Tensor]:
+        stills = draw_near(shards, batch_size, generator).to(device)
+        frame = wrong_frame(stills.head_pose, generator)
+        with trainer.accelerator.autocast():
+            losses = near_losses(trainer.raw.dynamics.near, trainer.raw.dynamics.fine, stills, frame, spread)
+        trainer.descend(sum(losses.values()))
+        return losses
+
     def step(index: int) -> dict[str, Tensor]:
         if index % 200 == 0:
             shards.refresh()
+        if trainer.raw.dynamics.fine is not None and trainer.progress < NEAR_SHARE:
+            return near_step()
         stills, _ = shards.stills(batch_size, generator)
         image = resize_pictures(stills.image, min(stills.image.shape[-1], 256))
         image, truth, affine = moved(image, stills.head_pose, generator)
@@ -67,10 +78,8 @@ def train_encoders(
         if torch.rand((), generator=generator) < 0.2:
             image, _ = add_occluder(image, generator)
         truth, dynamics = truth.to(device), stills.dynamics.to(device)
-        # the crop's frame is wrong in training as it will be in use
-        noise = torch.randn(batch_size, 6, generator=generator) * torch.tensor([0.03, 0.03, 0.03, 0.015, 0.015, 0.035])
         with trainer.accelerator.autocast():
-            head_pose, read, marks = trainer.model(image.to(device), truth + noise.to(device))
+            head_pose, read, marks = trainer.model(image.to(device), wrong_frame(truth, generator))
         losses = {"pose": (head_pose - truth).abs().mean() * 8, "dynamics": dynamics_loss(read, dynamics, spread)}
         if marks is not None:
             losses["landmarks"] = (marks - landmarks[:, MARKS]).abs().mean() * 20

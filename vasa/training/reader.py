@@ -14,17 +14,17 @@ from ..face.encoder import align_grid
 from ..face.reader import FaceReader, Reading
 from ..latents import DYNAMICS
 from ..synthetic.augment import add_occluder, sensor
-from ..synthetic.emotions import EMOTION_SHAPES
+from ..synthetic.emotions import emotion_of
 from .data import Stills, StillShards, colour_jitter, moved, moved_landmarks, moved_parts
 from .loop import TimeBox, Trainer
 from .losses import dynamics_loss
+from .near import NEAR_SHARE, draw_near, emotion_loss, near_losses, wrong_frame
 
 
 def reader_losses(
     reading: Reading, stills: Stills, head: nn.Linear, person: Tensor, spread: Tensor
 ) -> dict[str, Tensor]:
     """Supervised losses of every head of the reader; their sum is minimised."""
-    emotion = emotion_of(stills.dynamics)
     cosine = F.linear(reading.identity, F.normalize(head.weight, dim=-1))
     margin = F.one_hot(person, cosine.shape[-1]) * 0.2
     named = F.cross_entropy((cosine - margin) * 30, person)
@@ -32,7 +32,7 @@ def reader_losses(
         "pose": (reading.head_pose - stills.head_pose).abs().mean() * 8,
         "landmarks": (reading.landmarks - stills.landmarks).abs().mean() * 20,
         "dynamics": dynamics_loss(reading.dynamics, stills.dynamics, spread),
-        "emotion": -(emotion * reading.emotion).sum(-1).mean() * 0.3,
+        "emotion": emotion_loss(reading.emotion, stills.dynamics),
         "identity": named * 0.15 + likeness_loss(reading.identity, person) * 0.5,
     }
 
@@ -53,16 +53,6 @@ def likeness_loss(identity: Tensor, person: Tensor, temperature: float = 0.1) ->
     same = (person[:, None] == person) & ~itself
     ranked = cosine.masked_fill(itself, -1e4).log_softmax(-1)
     return -(ranked * same).sum() / same.sum().clamp_min(1)
-
-
-def emotion_of(dynamics: Tensor) -> Tensor:
-    """Which emotion an expression shows, by its likeness to the emotions' shapes; weights [B, 8] that sum to 1."""
-    expression = dynamics[..., : EMOTION_SHAPES.shape[1]]
-    shapes = EMOTION_SHAPES.to(expression)
-    likeness = F.cosine_similarity(expression[..., None, :], shapes[1:], dim=-1)
-    strength = (expression @ shapes[1:].T) / shapes[1:].square().sum(-1)
-    scores = 10 * likeness * strength.clamp(0, 1)
-    return torch.cat([torch.full_like(scores[..., :1], 2.0), scores], dim=-1).softmax(-1)
 
 
 def _aligned_parts(part: Tensor, head_pose: Tensor, size: int) -> Tensor:
@@ -97,7 +87,17 @@ def train_reader(
     people = nn.Linear(reader.config.identity_dim, len(shards), bias=False).to(device)
     people_optimiser = torch.optim.AdamW(people.parameters(), lr=2e-3)
 
+    def near_step() -> dict[str, Tensor]:
+        stills = draw_near(shards, batch_size, generator).to(device)
+        frame = wrong_frame(stills.head_pose, generator)
+        with trainer.accelerator.autocast():
+            losses = near_losses(trainer.raw.near, trainer.raw.fine, stills, frame, spread)
+        trainer.descend(sum(losses.values()))
+        return losses
+
     def step(index: int) -> dict[str, Tensor]:
+        if trainer.raw.fine is not None and trainer.progress < NEAR_SHARE:
+            return near_step()
         stills, person = shards.stills(batch_size, generator, frames_each=2)
         image, head_pose, affine = moved(stills.image, stills.head_pose, generator)
         landmarks = moved_landmarks(stills.landmarks, affine)
@@ -108,9 +108,7 @@ def train_reader(
             image, _ = add_occluder(image, generator)
         stills = Stills(*(getattr(stills, f).to(device) for f in Stills.__dataclass_fields__))
         image = resize_pictures(image.to(device), min(image.shape[-1], 256))
-        # the crop's frame is the true pose with errors of the size the first trunk makes
-        noise = torch.randn(batch_size, 6, generator=generator) * torch.tensor([0.03, 0.03, 0.03, 0.015, 0.015, 0.035])
-        frame = stills.head_pose + noise.to(device)
+        frame = wrong_frame(stills.head_pose, generator)
         with trainer.accelerator.autocast():
             rough = reader.find(image)
             reading = trainer.model(image, frame)

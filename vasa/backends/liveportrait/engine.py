@@ -258,6 +258,11 @@ class LivePortrait(Vasa):
             shared = face.appearance_volume, source
             yield from self._drawing().frames((driving,), shared, batch_size, on_device, finish)
 
+    @property
+    def largest_batch(self) -> int | None:
+        """Frames at a time that the memory allowed, once it was too small to decode more; None before."""
+        return None if self._batches is None else self._batches.largest_batch
+
     def _drawing(self) -> Batches:
         """What makes pictures, anew once weights have moved or changed."""
         watched = [p for part in ("warping", "decoder") for p in self.models.face[part].parameters()]
