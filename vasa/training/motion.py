@@ -37,7 +37,8 @@ class MotionWindows:
 
     Attributes:
         motion: physical units, [N, K + W, M].
-        sound: audio features, [N, K + W, A].
+        sound: audio features, [N, K + W, A]; 0 for frames not heard yet.
+        heard: of how many of the W frames the sound is known, [N].
         gaze: [N, K + W, 2] radians.
         distance: natural logarithm, [N, K + W, 1].
         emotion: [N, 8].
@@ -45,6 +46,7 @@ class MotionWindows:
 
     motion: Tensor
     sound: Tensor
+    heard: Tensor
     gaze: Tensor
     distance: Tensor
     emotion: Tensor
@@ -70,16 +72,21 @@ def make_windows(
             waveform, segments = with_silence(waveform, segments, (k + w // 2) / fps, generator)
             frames = int(waveform.shape[0] / config.audio.sample_rate * fps)
             starts = torch.randint(k, frames - w + 1, (3,), generator=generator).tolist()
+            ends = _heard(len(starts), w, generator)
             with torch.inference_mode():
-                sounds = [sound_of(encoder, waveform.to(device), s - k, k + w, plan.context, fps)[0] for s in starts]
+                # the last frames of a stream are encoded without what follows them, as they will be in use
+                sounds = [
+                    sound_of(encoder, waveform.to(device), s - k, k + w, plan.context, fps, None if e == w else k + e)
+                    for s, e in zip(starts, ends.tolist(), strict=True)
+                ]
             before, said = len(made), prosody(waveform)
             for _ in range(performances):
                 acted = behave(waveform, segments, generator, fps=fps, said=said)
                 motion = torch.cat([acted.head_pose, acted.dynamics], dim=-1)
-                for start, sound in zip(starts, sounds, strict=True):
+                for start, sound, end in zip(starts, sounds, ends, strict=True):
                     rows = slice(start - k, start + w)
                     curves = (acted.gaze[rows], acted.distance[rows].log(), acted.emotion)
-                    made.append((motion[rows].half(), sound.half().cpu(), *curves))
+                    made.append((motion[rows].half(), sound[0].half().cpu(), end, *curves))
             bar.update(len(made) - before)
     columns = zip(*made[:count], strict=True)
     return MotionWindows(*(torch.stack(c) for c in columns))
@@ -214,7 +221,7 @@ def _step(raw, model, windows, rows, generator, weights, accelerator, device) ->
     motion = raw.normalise(batch.motion)
     # a little noise on the past keeps errors from growing over many windows
     past = motion[:, :k] + torch.randn(b, k, motion.shape[-1], generator=generator).to(device) * 0.05
-    heard = _truncated(b, length, generator).to(device)
+    heard = (torch.arange(length, device=device) < batch.heard[:, None]).float()
     conditions = Conditions(
         audio=batch.sound[:, k:],
         heard=heard,
@@ -233,8 +240,8 @@ def _step(raw, model, windows, rows, generator, weights, accelerator, device) ->
     return motion_loss(x_0, motion[:, k:], motion[:, :k], heard, weights)
 
 
-def _truncated(batch: int, length: int, generator: torch.Generator) -> Tensor:
-    """1 where sound is known; in a third of the windows it ends at a random frame (streaming, and the paper's drop)."""
-    ends = torch.randint(5, length + 1, (batch,), generator=generator)
-    ends = torch.where(torch.rand(batch, generator=generator) < 0.35, ends, torch.full_like(ends, length))
-    return (torch.arange(length) < ends[:, None]).float()
+def _heard(count: int, length: int, generator: torch.Generator) -> Tensor:
+    """Frames heard, [count]: in two of five windows not all, few more often than many (streaming, the paper's drop)."""
+    few = 5 * (length / 5) ** torch.rand(count, generator=generator)
+    cut = torch.rand(count, generator=generator) < 0.4
+    return torch.where(cut, few, torch.full_like(few, length)).round().long()
