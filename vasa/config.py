@@ -84,6 +84,8 @@ class FaceConfig:
     """Detail path: predict where each pixel comes from in the portrait and blend (not in the paper)."""
     pose_aware: bool = False
     """Source and driving pose steer both warps, and with the identity code the decoder's norms (not in the paper)."""
+    relief: bool = False
+    """Detail path: it also predicts heights, which move pixels as far as the head's turn says (not in the paper)."""
     relight: bool = False
     """Detail path: warped pixels get a smooth predicted gain, as a head that turns changes its shading."""
     mouth_size: int = 64
@@ -238,6 +240,7 @@ VASA_MINI = VasaConfig(
         modulate=True,
         detail=True,
         pose_aware=True,
+        relief=True,
         relight=True,
         mouth_widths=(80, 48, 24),
         eye_widths=(56, 32, 16),

@@ -82,6 +82,22 @@ def inverse_pose_matrix(head_pose: Tensor) -> Tensor:
     return torch.cat([linear, -times(linear, shift)[..., None]], dim=-1)
 
 
+def lean_between(source_pose: Tensor, head_pose: Tensor) -> Tensor:
+    """How far in the source's picture a point lies that is one canonical unit higher over the picture of `head_pose`.
+
+    x' = s' R' R^T z: a pixel's place in another picture is known but for the height of what it shows.
+
+    Args:
+        source_pose, head_pose: [B, 6].
+
+    Returns:
+        [B, 2] float32, picture lengths; zero between poses that differ in the plane only.
+    """
+    there, here = rotation(source_pose[..., :3].float()), rotation(head_pose[..., :3].float())
+    seen = (there[..., :2, :] * here[..., None, 2, :]).sum(-1)
+    return source_pose[..., 5:].float().exp() * seen
+
+
 def identity_grid(size: tuple[int, ...], device: torch.device | str | None = None) -> Tensor:
     """Sampling positions that leave a picture or volume unchanged.
 

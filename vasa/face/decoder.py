@@ -118,8 +118,9 @@ class Decoder(nn.Module):
             self.choose_depth = nn.Conv2d(width, config.volume_depth + 1 + config.pose_aware, 3, padding=1)
             # refined at each resolution but the first, which `choose_depth` serves
             flow_widths = config.decoder_widths[:-1]
-            self.coarse_flow = nn.Conv2d(flow_widths[-1], 2, 3, padding=1) if flow_widths else None
-            self.fine_flow = nn.Conv2d(c, 2 * self.shuffle**2, 3, padding=1)
+            moves = 2 + config.relief
+            self.coarse_flow = nn.Conv2d(flow_widths[-1], moves, 3, padding=1) if flow_widths else None
+            self.fine_flow = nn.Conv2d(c, moves * self.shuffle**2, 3, padding=1)
             self.mask = nn.Conv2d(c, self.shuffle**2, 3, padding=1)
             self.gain = nn.Conv2d(c, 3, 3, padding=1) if config.relight else None
             self.shoulders = nn.Linear(code_size(config), 6) if config.pose_aware else None
@@ -135,6 +136,7 @@ class Decoder(nn.Module):
         code: Tensor,
         source_positions: Tensor | None = None,
         portrait: Tensor | None = None,
+        lean: Tensor | None = None,
     ) -> Tensor | Layers:
         """Render a posed volume: to a picture [B, 3, S, S], or with the detail path to the layers of one.
 
@@ -144,6 +146,7 @@ class Decoder(nn.Module):
                 configuration is pose-aware both poses and the mean identity code.
             source_positions: where each voxel lies in the portrait, [B, D*2, H, W] float32, depth-major.
             portrait: [B, 3, S, S] in [0, 1]; like `source_positions` only for the detail path.
+            lean: `vasa.geometry.lean_between` portrait and driving pose, [B, 2], where heights are predicted.
         """
         x, plain = self.project(volume), code
         if self.codes is not None:
@@ -159,7 +162,7 @@ class Decoder(nn.Module):
             x = up.enlarged(x, (2, 2), code)
         flow = enlarge(flow, x.shape[-1])
         if self.coarse_flow is not None:
-            flow = flow + self.coarse_flow(x).float()
+            flow = flow + _movement(self.coarse_flow(x).float(), lean)
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         flow = enlarge(flow, x.shape[-1])
         seen = sample_picture(_resized(portrait, x.shape[-1]), flow)
@@ -167,7 +170,7 @@ class Decoder(nn.Module):
         # channels-last like the features: of mixed layouts the sum would be plain, and the convolution would turn it
         added = torch.cat([seen, shift], dim=1).to(x.dtype, memory_format=torch.channels_last)
         x = self.ups[-1](torch.cat([x, added], dim=1), code)
-        fine = F.pixel_shuffle(self.fine_flow(x).float(), self.shuffle)
+        fine = _movement(F.pixel_shuffle(self.fine_flow(x).float(), self.shuffle), lean)
         return Layers(
             painted=self._paint(x),
             flow=enlarge(flow, fine.shape[-1]) + fine,
@@ -196,6 +199,11 @@ class Decoder(nn.Module):
             others.append(still + moved_by(affine, still[None]))
         choices = torch.cat([torch.stack(others, dim=1), positions], dim=1)
         return (weights[:, :, None] * choices).sum(1)
+
+
+def _movement(predicted: Tensor, lean: Tensor | None) -> Tensor:
+    """[B, 2 or 3, H, W] -> [B, 2, H, W]: a third channel is a height, moved along `lean`."""
+    return predicted if predicted.shape[1] == 2 else predicted[:, :2] + predicted[:, 2:] * lean[..., None, None]
 
 
 def enlarge(flow: Tensor, size: int) -> Tensor:

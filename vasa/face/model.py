@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import FaceConfig
-from ..geometry import inverse_pose_matrix, pose_matrix
+from ..geometry import inverse_pose_matrix, lean_between, pose_matrix
 from ..kernels.dispatch import warp_volume
 from ..latents import FaceLatents
 from .blocks import resize_pictures
@@ -96,7 +96,8 @@ class FaceModel(nn.Module):
         posed = posed.unflatten(1, (self.config.volume_depth, -1))
         features, positions = posed[:, :, :-2].flatten(1, 2), posed[:, :, -2:].flatten(1, 2)
         portrait = face.portrait.expand(b, *face.portrait.shape[1:])
-        layers = self.decoder(features, code, positions, portrait).enlarged(portrait.shape[-1])
+        lean = lean_between(face.head_pose, head_pose) if self.config.relief else None
+        layers = self.decoder(features, code, positions, portrait, lean).enlarged(portrait.shape[-1])
         if self.closeups is not None:
             layers = self.closeups(layers, face, head_pose, facial_dynamics)
         return compose(layers, portrait)
