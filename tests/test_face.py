@@ -1,6 +1,7 @@
 """Laws of the face model, and its sizes."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from vasa.face.model import FaceModel
 from vasa.face.near import MARKS, MarkTrunk, PatchTrunks
 from vasa.face.patches import mirror_pose
 from vasa.face.reader import FaceReader
-from vasa.geometry import identity_grid, rotation
+from vasa.geometry import identity_grid, lean_between, pose_matrix, rotation
 from vasa.motion.transformer import Denoiser
 from vasa.training.data import _MIRROR_LANDMARKS
 
@@ -156,21 +157,46 @@ def test_aligned_crop_undoes_translation_scale_and_roll():
     assert align_face(torch.rand(1, 3, 64, 64), pose(0, 0, 0, 0, 0, 0), 32).shape == (1, 3, 32, 32)
 
 
-def test_expressions_move_the_volume_in_proportion(portrait):
-    """The portrait's expression is undone on the way in, the driving one done on the way out: B and -B."""
+def test_expressions_move_the_flow_in_proportion(portrait):
+    """Where a chin is drawn lower than in the portrait, its pixels come from higher up, and only there."""
     torch.manual_seed(0)
-    model = FaceModel(replace(TINY.face, linear_grid=(2, 4, 4))).eval()
+    model = FaceModel(replace(TINY.face, linear_grid=8)).eval()
     still, raised = torch.zeros(1, 59), torch.zeros(1, 59)
     raised[0, 3] = 0.5
-    model.linear.fields.data[3, 1] = 0.2
-    assert torch.allclose(model.linear(raised, (4, 16, 16)), torch.tensor([0, 0.1, 0]).view(1, 3, 1, 1, 1))
+    p = pose(0.0, 0.0, 0.0, 0.0, 0.0, -0.5)
     with torch.inference_mode():
-        p = pose(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-        y = [model.encode(portrait, p, z).appearance_volume[:, -1, :, 4:12, 4:12] for z in (still, raised)]
-        assert torch.allclose(y[1] - y[0], torch.full_like(y[0], 0.1), atol=1e-3), "seen 0.1 lower in the portrait"
         face = model.encode(portrait, p, still)
-        choices = [model.decode(face, p, z).flow[:, 1, 16:48, 16:48] for z in (still, raised)]
-    assert ((choices[1] - choices[0]) < -0.02).all(), "the driving face samples higher up"
+        before = [model.decode(face, p, z).flow for z in (still, raised)]
+        model.linear.fields[3, 1, 4:] = 0.2  # the lower half of the face goes down
+        after = [model.decode(face, p, z).flow for z in (still, raised)]
+    assert torch.equal(after[0], before[0]), "the portrait's own expression leaves it where it is"
+    moved = (after[1] - before[1])[:, 1]
+    chin, brow = moved[:, 40:44, 28:36], moved[:, :12]
+    share = 4 / 6  # of the equal choices of an untrained model four are the head's
+    assert torch.allclose(chin, torch.full_like(chin, -share * 0.5 * 0.2 * math.exp(-0.5)), atol=5e-3), chin
+    assert brow.abs().max() < 1e-4 and (after[1] - before[1])[:, 0].abs().max() < 1e-4
+
+
+def test_depths_move_the_flow_as_far_as_the_head_turns(portrait):
+    torch.manual_seed(0)
+    model = FaceModel(replace(TINY.face, relief=True)).eval()
+    here, there = pose(0.3, 0.1, 0.0, 0.0, 0.0, -0.5), pose(-0.2, 0.1, 0.4, 0.1, 0.0, -0.3)
+    z = torch.zeros(1, 59)
+    with torch.inference_mode():
+        face = model.encode(portrait, here, z)
+        before = model.decode(face, there, z).flow
+        model.decoder.fine_flow.bias[-(model.decoder.shuffle**2) :] = 0.1
+        moved = model.decode(face, there, z).flow - before
+        unmoved = model.decode(face, here, z).flow
+        model.decoder.fine_flow.bias.zero_()
+        assert torch.allclose(unmoved, model.decode(face, here, z).flow, atol=1e-6), "no turn, no movement"
+    assert torch.allclose(moved, 0.1 * lean_between(here, there)[..., None, None].expand_as(moved), atol=1e-5)
+    # two points that the driving picture shows in one place, the second 0.1 deeper
+    point = torch.tensor([0.2, -0.1, 0.5])
+    points = torch.stack([point, point + 0.1 * rotation(there[0, :3])[2]], dim=1)
+    shown, seen = ((pose_matrix(p)[0, :2, :3] @ points) for p in (there, here))
+    assert torch.allclose(shown[:, 0], shown[:, 1], atol=1e-5)
+    assert torch.allclose(seen[:, 1] - seen[:, 0], 0.1 * lean_between(here, there)[0], atol=1e-5)
 
 
 def test_flow_enlarges_without_shifting():

@@ -85,7 +85,7 @@ class FaceConfig:
     pose_aware: bool = False
     """Source and driving pose steer both warps, and with the identity code the decoder's norms (not in the paper)."""
     relief: bool = False
-    """Detail path: it also predicts heights, which move pixels as far as the head's turn says (not in the paper)."""
+    """Detail path: it also predicts depths, which move pixels as far as the head's turn says (not in the paper)."""
     relight: bool = False
     """Detail path: warped pixels get a smooth predicted gain, as a head that turns changes its shading."""
     mouth_size: int = 64
@@ -94,9 +94,9 @@ class FaceConfig:
     eye_size: int = 48
     eye_widths: tuple[int, ...] = ()
     """The same for the eyes."""
-    linear_grid: tuple[int, ...] = ()
-    """Dynamics also move the face linearly, each channel by a learned field of so many voxels (depth, height, width),
-    and in close-ups by one of their coarsest resolution; empty: not, as in the paper."""
+    linear_grid: int = 0
+    """Detail path: dynamics also move the face linearly, each channel by a learned field of so many cells per side, and
+    in close-ups by one of their coarsest resolution; 0: not, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ VASA_MINI = VasaConfig(
         relight=True,
         mouth_widths=(80, 48, 24),
         eye_widths=(56, 32, 16),
-        linear_grid=(2, 16, 16),
+        linear_grid=24,
     ),
     AudioConfig(
         source="",

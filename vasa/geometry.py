@@ -83,9 +83,9 @@ def inverse_pose_matrix(head_pose: Tensor) -> Tensor:
 
 
 def lean_between(source_pose: Tensor, head_pose: Tensor) -> Tensor:
-    """How far in the source's picture a point lies that is one canonical unit higher over the picture of `head_pose`.
+    """How far a point moves in the source's picture that lies one canonical unit deeper behind a pixel of `head_pose`.
 
-    x' = s' R' R^T z: a pixel's place in another picture is known but for the height of what it shows.
+    x' = s' R' R^T z: a pixel's place in another picture is known but for the depth of what it shows.
 
     Args:
         source_pose, head_pose: [B, 6].

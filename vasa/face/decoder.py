@@ -78,6 +78,8 @@ def compose(layers: Layers, portrait: Tensor) -> Decoded:
     return Decoded(image, layers.painted, layers.flow, layers.mask, layers.gain)
 
 
+FACE = (0.0, 0.2, 0.75)
+"""Middle (x, y) and half the edge of the square over the canonical face whose points expressions move."""
 _GAIN_RANGE = 0.7
 """Warped pixels get at most e^0.7 = 2 times brighter or darker."""
 
@@ -137,6 +139,7 @@ class Decoder(nn.Module):
         source_positions: Tensor | None = None,
         portrait: Tensor | None = None,
         lean: Tensor | None = None,
+        bend: Tensor | None = None,
     ) -> Tensor | Layers:
         """Render a posed volume: to a picture [B, 3, S, S], or with the detail path to the layers of one.
 
@@ -144,9 +147,12 @@ class Decoder(nn.Module):
             volume: posed features with depth-major channels, [B, D*C, H, W].
             code: what modulates the decoder's norms, [B, code_size(config)]: the driving dynamics, and where the
                 configuration is pose-aware both poses and the mean identity code.
-            source_positions: where each voxel lies in the portrait, [B, D*2, H, W] float32, depth-major.
+            source_positions: where each voxel lies in the portrait, [B, D, 2, H, W] float32; with `bend` also where in
+                canonical space, [B, D, 4, H, W].
             portrait: [B, 3, S, S] in [0, 1]; like `source_positions` only for the detail path.
-            lean: `vasa.geometry.lean_between` portrait and driving pose, [B, 2], where heights are predicted.
+            lean: `vasa.geometry.lean_between` portrait and driving pose, [B, 2], where depths are predicted.
+            bend: how far the portrait's expression moves points of the canonical face in its picture, less the driving
+                one, [B, 2, n, n] over `FACE`.
         """
         x, plain = self.project(volume), code
         if self.codes is not None:
@@ -157,7 +163,7 @@ class Decoder(nn.Module):
             for up in self.ups:
                 x = up.enlarged(x, (2, 2), code)
             return self._paint(x)
-        flow = self._choose(x, source_positions, plain)
+        flow, places, share = self._choose(x, source_positions, plain)
         for up in self.ups[:-1]:
             x = up.enlarged(x, (2, 2), code)
         flow = enlarge(flow, x.shape[-1])
@@ -165,6 +171,8 @@ class Decoder(nn.Module):
             flow = flow + _movement(self.coarse_flow(x).float(), lean)
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         flow = enlarge(flow, x.shape[-1])
+        if bend is not None:
+            flow = flow + enlarge(share, x.shape[-1]) * on_face(bend, enlarge(places, x.shape[-1]))
         seen = sample_picture(_resized(portrait, x.shape[-1]), flow)
         shift = flow - identity_grid(flow.shape[2:], flow.device).movedim(-1, 0)
         # channels-last like the features: of mixed layouts the sum would be plain, and the convolution would turn it
@@ -188,21 +196,32 @@ class Decoder(nn.Module):
     def _paint(self, x: Tensor) -> Tensor:
         return torch.sigmoid(F.pixel_shuffle(self.head(self.norm(x)), self.shuffle).float())
 
-    def _choose(self, x: Tensor, source_positions: Tensor, code: Tensor) -> Tensor:
+    def _choose(self, x: Tensor, positions: Tensor, code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where a pixel comes from in the portrait, where in canonical space, and how far it is the head's."""
         # extra choices: the pixel stays where it is (background), or moves with the shoulders
         weights = self.choose_depth(x).float().softmax(dim=1)  # [B, choices, H, W]
-        positions = source_positions.unflatten(1, (-1, 2)).float()  # [B, D, 2, H, W]
+        positions, places = positions[:, :, :2].float(), positions[:, :, 2:].float()
         still = identity_grid(positions.shape[-2:], x.device).movedim(-1, 0)
         others = [still.expand(len(x), -1, -1, -1)]
         if self.shoulders is not None:
             affine = self.shoulders(code).float().unflatten(-1, (2, 3))
             others.append(still + moved_by(affine, still[None]))
         choices = torch.cat([torch.stack(others, dim=1), positions], dim=1)
-        return (weights[:, :, None] * choices).sum(1)
+        head = weights[:, len(others) :, None]
+        share = head.sum(1)
+        places = (head * places).sum(1) / share.clamp_min(1e-6)
+        return (weights[:, :, None] * choices).sum(1), places, share
+
+
+def on_face(field: Tensor, places: Tensor) -> Tensor:
+    """A field over the canonical face seen from the front, [B, C, n, n], at places [B, 2, H, W]; 0 beyond `FACE`."""
+    x, y, half = FACE
+    local = (places - places.new_tensor([x, y])[:, None, None]) / half
+    return F.grid_sample(field, local.movedim(1, -1), align_corners=True)
 
 
 def _movement(predicted: Tensor, lean: Tensor | None) -> Tensor:
-    """[B, 2 or 3, H, W] -> [B, 2, H, W]: a third channel is a height, moved along `lean`."""
+    """[B, 2 or 3, H, W] -> [B, 2, H, W]: a third channel is a depth, moved along `lean`."""
     return predicted if predicted.shape[1] == 2 else predicted[:, :2] + predicted[:, 2:] * lean[..., None, None]
 
 

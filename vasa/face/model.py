@@ -20,7 +20,7 @@ class FaceModel(nn.Module):
     """Encoders, both warps and the decoder.
 
     canonical volume = G3D(V_app(M_s (q + delta_s(q))));  picture = G2D(V_can(y + delta_d(y))), y = M_d^-1 p.
-    Where the configuration says so, what expressions move linearly is added to delta_s and taken from delta_d.
+    Where the configuration says so, the detail path moves on by what expressions move linearly, A_s B (z_s - z_d).
     """
 
     def __init__(self, config: FaceConfig) -> None:
@@ -34,7 +34,9 @@ class FaceModel(nn.Module):
         self.embed_driving = WarpEmbedding(config, num_poses=2)
         self.warp_source = WarpGenerator(config)
         self.warp_driving = WarpGenerator(config)
-        self.linear = LinearShift(config.dynamics_dim, 3, config.linear_grid) if config.linear_grid else None
+        self.linear = None
+        if config.linear_grid:
+            self.linear = LinearShift(config.dynamics_dim, 3, (config.linear_grid, config.linear_grid))
         self.unet = CanonicalUNet(config)
         self.decoder = Decoder(config)
         self.closeups = CloseUps(config) if config.mouth_widths else None
@@ -60,14 +62,15 @@ class FaceModel(nn.Module):
         identity_code = self.identity(portrait)
         volume = self.appearance(resize_pictures(portrait, min(portrait.shape[-1], self.config.working_size)))
         delta = self.warp_source(self.embed_source(facial_dynamics, identity_code, head_pose))
-        if self.linear is not None:
-            delta = delta + self.linear(facial_dynamics, delta.shape[2:])
         theta = pose_matrix(head_pose)
         canonical = self.unet(warp_volume(volume, theta=theta, flow=delta, order="flow_then_rigid"))
         if self.config.detail:
             # the same warp of the position grid itself: where each canonical voxel lies in the portrait
-            positions = warp_volume(_position_volume(volume), theta=theta, flow=delta, padding_mode="border")
-            canonical = torch.cat([canonical.float(), positions], dim=1)
+            own = _position_volume(volume)
+            carried = [warp_volume(own, theta=theta, flow=delta, padding_mode="border")]
+            if self.linear is not None:  # and where it lies in canonical space
+                carried.append(own.expand(len(volume), -1, -1, -1, -1))
+            canonical = torch.cat([canonical.float(), *carried], dim=1)
         patches = () if self.closeups is None else self.closeups.look(portrait, head_pose)
         return FaceLatents(canonical, identity_code, head_pose.float(), facial_dynamics.float(), portrait, *patches)
 
@@ -83,8 +86,6 @@ class FaceModel(nn.Module):
         identity_code = face.identity_code.expand(b, *face.identity_code.shape[1:])
         poses = torch.cat([face.head_pose.expand(b, -1), head_pose.float()], dim=-1)
         delta = self.warp_driving(self.embed_driving(facial_dynamics, identity_code, poses))
-        if self.linear is not None:
-            delta = delta - self.linear(facial_dynamics, delta.shape[2:])
         code = facial_dynamics
         if self.config.pose_aware:
             code = torch.cat([facial_dynamics, poses, identity_code.mean((-2, -1)).to(poses.dtype)], dim=-1)
@@ -94,13 +95,21 @@ class FaceModel(nn.Module):
             return Decoded(image, image)
         posed = warp_volume(face.appearance_volume, padding_mode="border", **move)
         posed = posed.unflatten(1, (self.config.volume_depth, -1))
-        features, positions = posed[:, :, :-2].flatten(1, 2), posed[:, :, -2:].flatten(1, 2)
+        channels = self.config.volume_channels
+        features, positions = posed[:, :, :channels].flatten(1, 2), posed[:, :, channels:]
         portrait = face.portrait.expand(b, *face.portrait.shape[1:])
         lean = lean_between(face.head_pose, head_pose) if self.config.relief else None
-        layers = self.decoder(features, code, positions, portrait, lean).enlarged(portrait.shape[-1])
+        bend = None if self.linear is None else self._bend(face, facial_dynamics)
+        layers = self.decoder(features, code, positions, portrait, lean, bend).enlarged(portrait.shape[-1])
         if self.closeups is not None:
             layers = self.closeups(layers, face, head_pose, facial_dynamics)
         return compose(layers, portrait)
+
+    def _bend(self, face: FaceLatents, facial_dynamics: Tensor) -> Tensor:
+        """How the portrait's expression lies away from the driving one in its picture, A_s B (z_s - z_d)."""
+        moved = self.linear(face.facial_dynamics - facial_dynamics, self.linear.fields.shape[2:])  # [B, 3, n, n]
+        view = pose_matrix(face.head_pose)[:, :2, :3]
+        return (view[..., None, None] * moved[:, None]).sum(2)
 
     def forward(self, portrait: Tensor, head_pose: Tensor, facial_dynamics: Tensor, **source: Tensor) -> Decoded:
         """`decode(encode(portrait, **source), head_pose, facial_dynamics)`."""
