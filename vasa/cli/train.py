@@ -46,6 +46,10 @@ def add(commands: argparse._SubParsersAction) -> None:
             trainer.add_argument("--closeups", type=Path, help="folder written by `vasa train closeups`, to go on with")
             trainer.add_argument("--reader", type=Path, help="face reader that serves the losses")
             trainer.add_argument(
+                "--geometry", type=number(0.0, 1.0), default=0.0, metavar="SHARE",
+                help="share of the time box for the flow alone, in steps of half the cost (0)",
+            )  # fmt: skip
+            trainer.add_argument(
                 "--weights",
                 type=weights_of(FACE_LOSSES, 1000.0),
                 default={},
@@ -95,7 +99,7 @@ def _run_train(given: argparse.Namespace) -> None:
     elif given.part == "face":
         from ..training.face import FaceLossWeights, train_face
 
-        options |= {name: getattr(given, name) for name in ("size", "encoders", "closeups", "reader")}
+        options |= {name: getattr(given, name) for name in ("size", "encoders", "closeups", "reader", "geometry")}
         weights = FaceLossWeights(**given.weights)
         train_face(given.data, given.out, box, CONFIGS[given.config], weights=weights, **options)
     elif given.part == "closeups":

@@ -11,7 +11,7 @@ from ..kernels.dispatch import warp_volume
 from ..latents import FaceLatents
 from .blocks import resize_pictures
 from .closeup import CloseUps
-from .decoder import Decoded, Decoder, compose
+from .decoder import Decoded, Decoder, Layers, compose
 from .encoder import AppearanceEncoder, DynamicsEncoder, IdentityEncoder, PoseEncoder
 from .warp import CanonicalUNet, LinearShift, WarpEmbedding, WarpGenerator
 
@@ -82,6 +82,17 @@ class FaceModel(nn.Module):
             head_pose: [B, 6].
             facial_dynamics: [B, E].
         """
+        drawn = self.drawn(face, head_pose, facial_dynamics)
+        if isinstance(drawn, Tensor):
+            return Decoded(drawn, drawn)
+        portrait = face.portrait.expand(len(head_pose), *face.portrait.shape[1:])
+        layers = drawn.enlarged(portrait.shape[-1])
+        if self.closeups is not None:
+            layers = self.closeups(layers, face, head_pose, facial_dynamics)
+        return compose(layers, portrait)
+
+    def drawn(self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Tensor | Layers:
+        """What the decoder draws: a picture, or with the detail path layers of one at their own size, no close-ups."""
         b = head_pose.shape[0]
         identity_code = face.identity_code.expand(b, *face.identity_code.shape[1:])
         poses = torch.cat([face.head_pose.expand(b, -1), head_pose.float()], dim=-1)
@@ -91,8 +102,7 @@ class FaceModel(nn.Module):
             code = torch.cat([facial_dynamics, poses, identity_code.mean((-2, -1)).to(poses.dtype)], dim=-1)
         move = dict(theta=inverse_pose_matrix(head_pose), flow=delta, order="rigid_then_flow", collapse_depth=True)
         if not self.config.detail:
-            image = self.decoder(warp_volume(face.appearance_volume, **move), code)
-            return Decoded(image, image)
+            return self.decoder(warp_volume(face.appearance_volume, **move), code)
         posed = warp_volume(face.appearance_volume, padding_mode="border", **move)
         posed = posed.unflatten(1, (self.config.volume_depth, -1))
         channels = self.config.volume_channels
@@ -100,10 +110,7 @@ class FaceModel(nn.Module):
         portrait = face.portrait.expand(b, *face.portrait.shape[1:])
         lean = lean_between(face.head_pose, head_pose) if self.config.relief else None
         bend = None if self.linear is None else self._bend(face, facial_dynamics)
-        layers = self.decoder(features, code, positions, portrait, lean, bend).enlarged(portrait.shape[-1])
-        if self.closeups is not None:
-            layers = self.closeups(layers, face, head_pose, facial_dynamics)
-        return compose(layers, portrait)
+        return self.decoder(features, code, positions, portrait, lean, bend)
 
     def _bend(self, face: FaceLatents, facial_dynamics: Tensor) -> Tensor:
         """How the portrait's expression lies away from the driving one in its picture, A_s B (z_s - z_d)."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..config import VasaConfig
 from ..face.blocks import resize_pictures
-from ..face.decoder import Decoded
+from ..face.decoder import Decoded, Layers
 from ..face.model import FaceModel
 from ..face.reader import FaceReader
 from ..latents import FaceLatents
@@ -80,11 +80,25 @@ def face_losses(
     return losses
 
 
+def geometry_losses(
+    layers: Layers, landmarks: Tensor, target: Stills, flow: Tensor, visible: Tensor, weights: FaceLossWeights
+) -> dict[str, Tensor]:
+    """Those of `face_losses` that need no picture: where every pixel comes from, and whether the portrait shows it."""
+    regions = 1 + weights.regions * (region_weights(target.landmarks, flow.shape[-1]) - 1)
+    exact = landmark_loss(layers.flow, landmarks, target.landmarks, flow, visible)
+    return {
+        "flow": weights.flow * flow_loss(layers.flow, flow, visible, regions),
+        "landmarks": weights.landmarks * exact,
+        "mask": weights.mask * mask_loss(layers.mask, visible),
+    }
+
+
 def train_face(
     data: str | Path, out: str | Path, box: TimeBox, config: VasaConfig, *, seed: int = 0, batch_size: int = 6,
     targets: int = 2, size: int | None = None, resume: str | Path | None = None,
     validation: str | Path | None = None, encoders: str | Path | None = None, closeups: str | Path | None = None,
-    reader: str | Path | None = None, weights: FaceLossWeights | None = None, loaders: int | None = None,
+    reader: str | Path | None = None, weights: FaceLossWeights | None = None, geometry: float = 0.0,
+    loaders: int | None = None,
 ) -> None:  # fmt: skip
     """Train the face model.
 
@@ -102,6 +116,7 @@ def train_face(
         closeups: run of `train_closeups` to go on with, together with the rest; without it they are left out.
         reader: weights of the face reader that serves the perceptual and identity losses.
         weights: loss weights.
+        geometry: share of the time box, at its beginning, for `geometry_losses` alone, whose steps cost half.
         loaders: threads that make batches ahead; None: four beside a GPU, none where the CPU trains.
     """
     torch.manual_seed(seed)
@@ -139,6 +154,7 @@ def train_face(
         if index % 200 == 0:
             shards.refresh()
         batch, seen = batches.take()
+        is_geometry = config.face.detail and trainer.progress < geometry
         batch, seen = batch.to(device), seen.to(device)
         source, target = batch.source, batch.target
         with trainer.accelerator.autocast():
@@ -147,8 +163,12 @@ def train_face(
             face = model.encode(seen, pose, dynamics)
             face = _repeated(face, targets)
             driving = target.dynamics if supervised else _coded(model, target, generator)
-            decoded = model.decode(face, target.head_pose, driving)
+            decoded = (model.drawn if is_geometry else model.decode)(face, target.head_pose, driving)
         marks = _repeat(source.landmarks, targets)
+        if is_geometry:
+            losses = geometry_losses(decoded, marks, target, batch.flow, batch.visible, weights)
+            trainer.descend(sum(losses.values()))
+            return losses
         losses = face_losses(decoded, face.portrait, marks, target, batch.flow, batch.visible, weights)
         if encoders is None:
             losses["pose"] = weights.encoders * (pose_read - source.head_pose).abs().mean() * 2
@@ -211,17 +231,18 @@ def _repeated(face: FaceLatents, n: int) -> FaceLatents:
 def _source_labels(
     source: Stills, pose_read: Tensor, dynamics_read: Tensor, generator: torch.Generator, supervised: bool
 ) -> tuple[Tensor, Tensor]:
-    # many sources are encoded with what the encoders read, as they will be on real pictures, once that is sane; not
-    # most, for where the portrait's expression is unknown the driving one is best followed by half
+    # most sources are encoded with the pose that is read, as real pictures will be, once that is sane; half of these
+    # with the expression read, for where the portrait's is unknown the driving one is best followed by half
     b = source.head_pose.shape[0]
     close = (pose_read - source.head_pose).abs().amax(-1) < 0.25
-    use = (torch.rand(b, generator=generator) < 0.4).to(close.device) & close
+    draw = torch.rand(b, generator=generator).to(close.device)
+    use, use_dynamics = (draw < 0.8) & close, (draw < 0.4) & close
     noise = torch.randn(b, 6, generator=generator) * 0.015
     pose = torch.where(use[:, None], pose_read.detach(), source.head_pose + noise.to(close.device))
     if not supervised:
         return pose, dynamics_read
     blur = torch.randn(b, source.dynamics.shape[1], generator=generator) * 0.03
-    dynamics = torch.where(use[:, None], dynamics_read.detach(), source.dynamics + blur.to(close.device))
+    dynamics = torch.where(use_dynamics[:, None], dynamics_read.detach(), source.dynamics + blur.to(close.device))
     return pose, dynamics
 
 
