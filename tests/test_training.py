@@ -9,17 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vasa import checkpoint
-from vasa.config import TINY
+from vasa.config import BROW_TRUNK, PATCH_TRUNK, TINY
 from vasa.errors import InputError
 from vasa.face.encoder import align_face
 from vasa.face.model import FaceModel
+from vasa.face.reader import FaceReader
 from vasa.geometry import identity_grid
 from vasa.latents import DYNAMICS
 from vasa.synthetic import corpus as speech_corpus
 from vasa.synthetic.dataset import write_shard
 from vasa.synthetic.formula import formula_pack
 from vasa.synthetic.phones import PHONE_INDEX, VISEME_OF, Segment
-from vasa.training import data, losses
+from vasa.training import data, encoders, losses, reader
 from vasa.training.ahead import Ahead
 from vasa.training.audio import train_audio, viseme_track
 from vasa.training.closeups import train_closeups
@@ -108,6 +109,35 @@ def test_close_ups_train_alone_and_go_on_with_the_face(stills, folder):
     kept = load_file(folder / "run_closeups" / "weights.safetensors")
     shipped = load_file(folder / "model_2" / "face.safetensors")
     assert all(torch.equal(shipped[f"closeups.{name}"], value.half()) for name, value in kept.items())
+
+
+def changed(before, run):
+    """Names of the tensors that differ from those a run saved."""
+    saved = load_file(run / "raw.safetensors")
+    return {name for name, value in before.items() if not torch.equal(value, saved[name])}
+
+
+def test_the_first_lesson_is_that_of_the_near_trunks(stills, folder, monkeypatch):
+    seeing = replace(TINY, reader=replace(TINY.reader, brows=BROW_TRUNK))
+    own = replace(TINY.face, dynamics_patches=PATCH_TRUNK, dynamics_brows=BROW_TRUNK)
+    for module, train, config, model, names in (
+        (reader, train_reader, seeing, FaceReader, ("near.", "fine.")),
+        (encoders, train_encoders, replace(TINY, face=own), encoders.Encoders, ("dynamics.near.", "dynamics.fine.")),
+    ):
+        monkeypatch.setattr(module, "NEAR_SHARE", 2.0)
+        train(stills, folder / f"near_{train.__name__}", BOX, config, batch_size=4)
+        torch.manual_seed(0)
+        before = model(config.reader if model is FaceReader else config).state_dict()
+        assert {n for n in before if n.startswith(names)} == changed(before, folder / f"near_{train.__name__}")
+
+
+def test_geometry_is_learned_without_painting(stills, folder):
+    config = replace(TINY, face=replace(TINY.face, relief=True, linear_grid=8))
+    train_face(stills, folder / "geometry", BOX, config, batch_size=2, targets=1, geometry=2.0)
+    torch.manual_seed(0)
+    learned = changed(FaceModel(replace(config.face, mouth_widths=(), eye_widths=())).state_dict(), folder / "geometry")
+    assert {"linear.fields", "decoder.fine_flow.weight", "decoder.mask.bias"} <= learned
+    assert not [name for name in learned if name.startswith(("decoder.head", "decoder.gain"))]
 
 
 def test_resuming_starts_from_the_saved_weights(folder, tmp_path):
