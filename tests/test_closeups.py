@@ -21,8 +21,9 @@ from vasa.face.patches import (
     patch_lean,
     to_patch,
     to_picture,
+    view_of,
 )
-from vasa.geometry import identity_grid, pose_matrix
+from vasa.geometry import identity_grid, in_perspective, moved_in_space, pose_matrix
 from vasa.latents import DYNAMICS
 
 CLOSE = replace(TINY.face, mouth_size=16, mouth_widths=(16, 8, 8), eye_size=16, eye_widths=(16, 8, 8))
@@ -52,6 +53,20 @@ def test_relief_is_seen_shifted_by_the_lean(patch):
     seen = torch.einsum("bij,j->bi", pose_matrix(POSES), torch.cat([point, torch.ones(1)]))[:, :2]
     found = to_patch(seen[..., None, None], patch_affine(POSES, patch))[..., 0, 0]
     assert torch.allclose(found, torch.tensor([u, v]) + height * patch_lean(POSES, patch), atol=1e-4)
+
+
+@pytest.mark.parametrize("patch", [MOUTH, *EYES])
+def test_a_near_camera_sees_a_patch_through_an_affine_map(patch):
+    closeness = torch.tensor([0.5, 0.2])
+    view, draw = view_of(POSES, patch, closeness), torch.Generator().manual_seed(0)
+    assert torch.allclose(view_of(POSES, patch, torch.zeros(2)), pose_matrix(POSES), atol=1e-6)
+    for reach in (0.0, 0.02, 0.1):
+        points = torch.tensor(patch.centre)[:, None] + reach * torch.randn(3, 20, generator=draw)
+        exact = in_perspective(moved_in_space(pose_matrix(POSES), points[None]), closeness)[:, :2]
+        found = moved_in_space(view, points[None])[:, :2]
+        assert torch.allclose(found, exact, atol=1e-6 + 4 * reach**2), (reach, (found - exact).abs().max())
+    parallel = moved_in_space(pose_matrix(POSES), points[None])[:, :2]
+    assert (found - exact).abs().max() < 0.25 * (parallel - exact).abs().max()
 
 
 def test_the_right_eye_looks_like_the_left_one_in_a_mirror():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from vasa.config import BROW_TRUNK, PATCH_TRUNK, TINY, VASA1, VASA_MINI, VasaConfig
@@ -15,7 +16,16 @@ from vasa.face.model import FaceModel
 from vasa.face.near import MARKS, MarkTrunk, PatchTrunks
 from vasa.face.patches import mirror_pose
 from vasa.face.reader import FaceReader
-from vasa.geometry import identity_grid, lean_between, pose_matrix, rotation
+from vasa.geometry import (
+    identity_grid,
+    in_perspective,
+    inverse_pose_matrix,
+    moved_in_space,
+    out_of_perspective,
+    pose_matrix,
+    rotation,
+    turn_between,
+)
 from vasa.motion.transformer import Denoiser
 from vasa.training.data import _MIRROR_LANDMARKS
 
@@ -177,6 +187,29 @@ def test_expressions_move_the_flow_in_proportion(portrait):
     assert brow.abs().max() < 1e-4 and (after[1] - before[1])[:, 0].abs().max() < 1e-4
 
 
+def test_an_untrained_model_moves_pixels_as_a_near_camera_sees_them(portrait):
+    """One plane of the volume chosen everywhere: the flow is that of this plane, seen twice in perspective."""
+    torch.manual_seed(0)
+    config = replace(TINY.face, closeness=0.4)
+    model, z = FaceModel(config).eval(), torch.zeros(1, 59)
+    here, there = pose(0.15, 0.05, 0.1, 0.05, 0.0, -0.3), pose(-0.1, 0.1, 0.0, 0.0, 0.05, -0.2)
+    plane = 1
+    model.decoder.choose_depth.bias.data.fill_(-30.0)[-config.volume_depth + plane] = 30.0
+    depth = torch.linspace(-1, 1, config.volume_depth)[plane]
+    grid = identity_grid((16, 16)).movedim(-1, 0)[None]
+    posed = torch.cat([grid, depth.expand(1, 1, 16, 16)], dim=1)
+    near = torch.tensor([0.4])
+    canonical = moved_in_space(inverse_pose_matrix(there), out_of_perspective(posed, near))
+    exact = in_perspective(moved_in_space(pose_matrix(here), canonical), near)[:, :2]
+    with torch.inference_mode():
+        flow = model.drawn(model.encode(portrait, here, z), there, z).flow
+    flow = F.interpolate(flow, size=16, mode="bilinear", align_corners=True)
+    middle = (..., slice(4, 12), slice(4, 12))
+    assert torch.allclose(flow[middle], exact[middle], atol=6e-3), (flow - exact)[middle].abs().max()
+    parallel = moved_in_space(pose_matrix(here), moved_in_space(inverse_pose_matrix(there), posed))[:, :2]
+    assert (parallel - exact)[middle].abs().max() > 0.02, "the camera matters"
+
+
 def test_depths_move_the_flow_as_far_as_the_head_turns(portrait):
     torch.manual_seed(0)
     model = FaceModel(replace(TINY.face, relief=True)).eval()
@@ -190,13 +223,14 @@ def test_depths_move_the_flow_as_far_as_the_head_turns(portrait):
         unmoved = model.decode(face, here, z).flow
         model.decoder.fine_flow.bias.zero_()
         assert torch.allclose(unmoved, model.decode(face, here, z).flow, atol=1e-6), "no turn, no movement"
-    assert torch.allclose(moved, 0.1 * lean_between(here, there)[..., None, None].expand_as(moved), atol=1e-5)
+    lean = turn_between(here, there)[:, :2, 2]
+    assert torch.allclose(moved, 0.1 * lean[..., None, None].expand_as(moved), atol=1e-5)
     # two points that the driving picture shows in one place, the second 0.1 deeper
     point = torch.tensor([0.2, -0.1, 0.5])
     points = torch.stack([point, point + 0.1 * rotation(there[0, :3])[2]], dim=1)
     shown, seen = ((pose_matrix(p)[0, :2, :3] @ points) for p in (there, here))
     assert torch.allclose(shown[:, 0], shown[:, 1], atol=1e-5)
-    assert torch.allclose(seen[:, 1] - seen[:, 0], 0.1 * lean_between(here, there)[0], atol=1e-5)
+    assert torch.allclose(seen[:, 1] - seen[:, 0], 0.1 * lean[0], atol=1e-5)
 
 
 def test_flow_enlarges_without_shifting():

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vasa import geometry
 
@@ -67,3 +68,29 @@ def test_angles_stay_float32_under_autocast():
         matrix = geometry.inverse_pose_matrix(pose)
     assert matrix.dtype == torch.float32
     assert math.degrees(math.asin(matrix[0, 0, 2].abs().item())) == pytest.approx(10.05, abs=1e-3)
+
+
+def test_a_near_camera_and_back():
+    draw = torch.Generator().manual_seed(0)
+    source, driving = (0.2 * torch.randn(3, 6, generator=draw) for _ in range(2))
+    places, closeness = 0.4 * torch.randn(3, 3, 5, generator=draw), torch.tensor([0.0, 0.3, 0.5])
+
+    def shown(pose, places):
+        return geometry.in_perspective(geometry.moved_in_space(geometry.pose_matrix(pose), places), closeness)
+
+    here = shown(driving, places)
+    posed = geometry.moved_in_space(geometry.pose_matrix(driving), places)
+    assert torch.allclose(here[0], posed[0]) and not torch.allclose(here[1:], posed[1:], atol=1e-2)
+    assert torch.allclose(geometry.out_of_perspective(here, closeness), posed, atol=1e-6)
+
+    def seen_from_there(deeper):
+        """The same pixels, showing what lies so much deeper (canonical lengths), in the source's picture."""
+        moved = here + F.pad(driving[:, 5:].exp() * deeper, (2, 0))[..., None]
+        straight = geometry.out_of_perspective(moved, closeness)
+        return shown(source, geometry.moved_in_space(geometry.inverse_pose_matrix(driving), straight))
+
+    there, step = seen_from_there(0.0), (seen_from_there(1e-3) - seen_from_there(-1e-3)) / 2e-3
+    ray = torch.cat([closeness[:, None, None] * here[:, :2], torch.ones(3, 1, 5)], dim=1)
+    lean = geometry.step_in_picture(geometry.turn_between(source, driving) @ ray, there[:, :2], closeness)
+    nearer = 1 + closeness[:, None, None] * there[:, 2:]
+    assert torch.allclose(step[:, :2], lean / nearer, atol=2e-3)

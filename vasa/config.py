@@ -84,6 +84,9 @@ class FaceConfig:
     """Detail path: predict where each pixel comes from in the portrait and blend (not in the paper)."""
     pose_aware: bool = False
     """Source and driving pose steer both warps, and with the identity code the decoder's norms (not in the paper)."""
+    closeness: float = 0.0
+    """Half the picture's width over the camera's distance, on average; each portrait's own is predicted about it.
+    0: the camera is infinitely far, as in the paper."""
     relief: bool = False
     """Detail path: it also predicts depths, which move pixels as far as the head's turn says (not in the paper)."""
     relight: bool = False
@@ -240,6 +243,7 @@ VASA_MINI = VasaConfig(
         modulate=True,
         detail=True,
         pose_aware=True,
+        closeness=0.36,
         relief=True,
         relight=True,
         mouth_widths=(80, 48, 24),

@@ -82,20 +82,53 @@ def inverse_pose_matrix(head_pose: Tensor) -> Tensor:
     return torch.cat([linear, -times(linear, shift)[..., None]], dim=-1)
 
 
-def lean_between(source_pose: Tensor, head_pose: Tensor) -> Tensor:
-    """How far a point moves in the source's picture that lies one canonical unit deeper behind a pixel of `head_pose`.
+def moved_in_space(matrix: Tensor, places: Tensor) -> Tensor:
+    """Places in space under affine maps, [B, 3, 4] and [B or 1, 3, ...] -> [B, 3, ...], in full precision."""
+    shape = places.shape[2:]
+    moved = (matrix.float()[..., :3, None] * places.flatten(2)[:, None]).sum(2) + matrix.float()[..., 3:]
+    return moved.unflatten(2, shape)
 
-    x' = s' R' R^T z: a pixel's place in another picture is known but for the depth of what it shows.
+
+def in_perspective(places: Tensor, closeness: Tensor) -> Tensor:
+    """Posed places as a camera sees them, (x, y, z) -> (x / n, y / n, z), n = 1 + closeness z.
 
     Args:
-        source_pose, head_pose: [B, 6].
+        places: posed coordinates, [B, 3, ...]; z grows away from the camera and is 0 in the head's centre.
+        closeness: half the picture's width over the camera's distance, [B]; 0 is a camera infinitely far.
+    """
+    nearer = 1 + _spread(closeness, places) * places[:, 2:]
+    return torch.cat([places[:, :2] / nearer.clamp_min(0.2), places[:, 2:]], dim=1)
 
-    Returns:
-        [B, 2] float32, picture lengths; zero between poses that differ in the plane only.
+
+def out_of_perspective(places: Tensor, closeness: Tensor) -> Tensor:
+    """Inverse of `in_perspective`."""
+    nearer = (1 + _spread(closeness, places) * places[:, 2:]).clamp_min(0.2)
+    return torch.cat([places[:, :2] * nearer, places[:, 2:]], dim=1)
+
+
+def step_in_picture(step: Tensor, places: Tensor, closeness: Tensor) -> Tensor:
+    """How far a small step in posed coordinates goes in the picture, but for the factor 1 / n, which changes little.
+
+    Args:
+        step: [B, 3, H, W].
+        places: where in the picture, [B, 2, H, W].
+        closeness: [B].
+    """
+    return step[:, :2] - _spread(closeness, step) * places * step[:, 2:]
+
+
+def _spread(closeness: Tensor, like: Tensor) -> Tensor:
+    return closeness.view(-1, *(1,) * (like.dim() - 1))
+
+
+def turn_between(source_pose: Tensor, head_pose: Tensor) -> Tensor:
+    """s' R' R^T: a step in the driving picture's axes, canonical lengths, as one in the source's, [B, 6] -> [B, 3, 3].
+
+    A pixel's place in another picture is known but for the depth of what it shows.
     """
     there, here = rotation(source_pose[..., :3].float()), rotation(head_pose[..., :3].float())
-    seen = (there[..., :2, :] * here[..., None, 2, :]).sum(-1)
-    return source_pose[..., 5:].float().exp() * seen
+    turn = (there[..., :, None, :] * here[..., None, :, :]).sum(-1)
+    return source_pose[..., 5, None, None].float().exp() * turn
 
 
 def identity_grid(size: tuple[int, ...], device: torch.device | str | None = None) -> Tensor:

@@ -32,6 +32,7 @@ from .patches import (
     patch_lean,
     to_patch,
     to_picture,
+    view_of,
 )
 from .warp import LinearShift
 
@@ -138,29 +139,37 @@ class CloseUps(nn.Module):
 
     def __init__(self, config: FaceConfig) -> None:
         super().__init__()
+        self.closeness = config.closeness
         sizes = config.group_width, bool(config.linear_grid)
         self.mouth = CloseUp(config.dynamics_dim, config.mouth_size, config.mouth_widths, *sizes)
         self.eyes = CloseUp(config.dynamics_dim, config.eye_size, config.eye_widths, *sizes)
 
-    def look(self, portrait: Tensor, head_pose: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of a portrait's mouth [B, C, h, w] and eyes [B, 2, C', h', w']."""
-        mouth = self.mouth.look(cut_patch(portrait, head_pose, MOUTH, self.mouth.size))
-        eyes = [self.eyes.look(cut_patch(portrait, head_pose, eye, self.eyes.size)) for eye in EYES]
+    def look(self, portrait: Tensor, head_pose: Tensor, closeness: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of a portrait's mouth [B, C, h, w] and eyes [B, 2, C', h', w'], seen by a camera so near, [B]."""
+
+        def cut(patch: Patch, size: int) -> Tensor:
+            return cut_patch(portrait, view_of(head_pose, patch, closeness), patch, size)
+
+        mouth = self.mouth.look(cut(MOUTH, self.mouth.size))
+        eyes = [self.eyes.look(cut(eye, self.eyes.size)) for eye in EYES]
         return mouth, torch.stack(eyes, dim=1)
 
-    def forward(self, layers: Layers, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Layers:
+    def forward(
+        self, layers: Layers, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor, closeness: Tensor
+    ) -> Layers:
         """Lay the close-ups into the layers of whole pictures, which have the portrait's size."""
         whole, poses = layers.joined(), (pose_matrix(face.head_pose), pose_matrix(head_pose))
-        whole = self._lay(self.mouth, MOUTH, face.mouth, whole, face, head_pose, facial_dynamics, poses)
+        told = face, head_pose, facial_dynamics, poses, closeness
+        whole = self._lay(self.mouth, MOUTH, face.mouth, whole, *told)
         for index, eye in enumerate(EYES):
-            whole = self._lay(self.eyes, eye, face.eyes[:, index], whole, face, head_pose, facial_dynamics, poses)
+            whole = self._lay(self.eyes, eye, face.eyes[:, index], whole, *told)
         return Layers.split(whole)
 
     def _lay(
         self, close_up: CloseUp, patch: Patch, features: Tensor, whole: Tensor, face: FaceLatents,
-        head_pose: Tensor, facial_dynamics: Tensor, poses: tuple[Tensor, Tensor],
+        head_pose: Tensor, facial_dynamics: Tensor, poses: tuple[Tensor, Tensor], closeness: Tensor,
     ) -> Tensor:  # fmt: skip
-        b, (there, here) = len(head_pose), poses
+        b, (there, here) = len(head_pose), (view_of(pose, patch, closeness[: len(pose)]) for pose in poses)
         codes = codes_of(facial_dynamics, face.facial_dynamics.expand(b, -1), head_pose, face.head_pose, patch)
         seen = cut_patch(face.portrait, there, patch, close_up.size).expand(b, -1, -1, -1)
         lean = patch_lean(there, patch) - patch_lean(here, patch)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import FaceConfig
-from ..geometry import identity_grid, moved_by
+from ..geometry import identity_grid, moved_by, step_in_picture
 from .blocks import Modulations, NormAct, ResBlock, resize_pictures
 
 
@@ -94,6 +94,33 @@ def code_size(config: FaceConfig) -> int:
     return config.dynamics_dim + (12 + config.identity_channels if config.pose_aware else 0)
 
 
+@dataclass(frozen=True)
+class Between:
+    """How portrait and driving picture lie to each other.
+
+    Attributes:
+        turn: `vasa.geometry.turn_between` them, [B, 3, 3].
+        closeness: of the camera, [B].
+        bend: how far the portrait's expression moves points of the canonical face, less the driving one, in the
+            portrait's posed axes, [B, 3, n, n] over `FACE`; None where expressions do not move the flow.
+    """
+
+    turn: Tensor
+    closeness: Tensor
+    bend: Tensor | None = None
+
+    def lean(self, flow: Tensor) -> Tensor:
+        """How far a pixel's place in the portrait moves if what it shows lies one canonical unit deeper, as `flow`."""
+        grid = identity_grid(flow.shape[2:], flow.device).movedim(-1, 0)[None]
+        across = self.closeness[:, None, None, None] * grid
+        x, y, z = self.turn[..., None, None].unbind(2)  # [B, 3, 1, 1] each
+        return step_in_picture(x * across[:, :1] + y * across[:, 1:] + z, flow, self.closeness)
+
+    def bent(self, flow: Tensor, places: Tensor) -> Tensor:
+        """How far it moves by expression, where it shows `places` of canonical space."""
+        return step_in_picture(on_face(self.bend, places), flow, self.closeness)
+
+
 class Decoder(nn.Module):
     """Depth collapsed into channels, residual 2D blocks, upsampling blocks, sigmoid RGB."""
 
@@ -138,8 +165,7 @@ class Decoder(nn.Module):
         code: Tensor,
         source_positions: Tensor | None = None,
         portrait: Tensor | None = None,
-        lean: Tensor | None = None,
-        bend: Tensor | None = None,
+        between: Between | None = None,
     ) -> Tensor | Layers:
         """Render a posed volume: to a picture [B, 3, S, S], or with the detail path to the layers of one.
 
@@ -147,12 +173,10 @@ class Decoder(nn.Module):
             volume: posed features with depth-major channels, [B, D*C, H, W].
             code: what modulates the decoder's norms, [B, code_size(config)]: the driving dynamics, and where the
                 configuration is pose-aware both poses and the mean identity code.
-            source_positions: where each voxel lies in the portrait, [B, D, 2, H, W] float32; with `bend` also where in
-                canonical space, [B, D, 4, H, W].
+            source_positions: where each voxel lies in the portrait, [B, D, 2, H, W] float32; where expressions move the
+                flow also where in canonical space, [B, D, 4, H, W].
             portrait: [B, 3, S, S] in [0, 1]; like `source_positions` only for the detail path.
-            lean: `vasa.geometry.lean_between` portrait and driving pose, [B, 2], where depths are predicted.
-            bend: how far the portrait's expression moves points of the canonical face in its picture, less the driving
-                one, [B, 2, n, n] over `FACE`.
+            between: the two pictures' geometry, for the detail path.
         """
         x, plain = self.project(volume), code
         if self.codes is not None:
@@ -168,20 +192,21 @@ class Decoder(nn.Module):
             x = up.enlarged(x, (2, 2), code)
         flow = enlarge(flow, x.shape[-1])
         if self.coarse_flow is not None:
-            flow = flow + _movement(self.coarse_flow(x).float(), lean)
+            flow = flow + _movement(self.coarse_flow(x).float(), flow, between)
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         flow = enlarge(flow, x.shape[-1])
-        if bend is not None:
-            flow = flow + enlarge(share, x.shape[-1]) * on_face(bend, enlarge(places, x.shape[-1]))
+        if between.bend is not None:
+            flow = flow + enlarge(share, x.shape[-1]) * between.bent(flow, enlarge(places, x.shape[-1]))
         seen = sample_picture(_resized(portrait, x.shape[-1]), flow)
         shift = flow - identity_grid(flow.shape[2:], flow.device).movedim(-1, 0)
         # channels-last like the features: of mixed layouts the sum would be plain, and the convolution would turn it
         added = torch.cat([seen, shift], dim=1).to(x.dtype, memory_format=torch.channels_last)
         x = self.ups[-1](torch.cat([x, added], dim=1), code)
-        fine = _movement(F.pixel_shuffle(self.fine_flow(x).float(), self.shuffle), lean)
+        flow = enlarge(flow, x.shape[-1] * self.shuffle)
+        fine = _movement(F.pixel_shuffle(self.fine_flow(x).float(), self.shuffle), flow, between)
         return Layers(
             painted=self._paint(x),
-            flow=enlarge(flow, fine.shape[-1]) + fine,
+            flow=flow + fine,
             mask=torch.sigmoid(F.pixel_shuffle(self.mask(x), self.shuffle).float()),
             gain=None if self.gain is None else gain_of(self.gain(x)),
         )
@@ -220,9 +245,9 @@ def on_face(field: Tensor, places: Tensor) -> Tensor:
     return F.grid_sample(field, local.movedim(1, -1), align_corners=True)
 
 
-def _movement(predicted: Tensor, lean: Tensor | None) -> Tensor:
-    """[B, 2 or 3, H, W] -> [B, 2, H, W]: a third channel is a depth, moved along `lean`."""
-    return predicted if predicted.shape[1] == 2 else predicted[:, :2] + predicted[:, 2:] * lean[..., None, None]
+def _movement(predicted: Tensor, flow: Tensor, between: Between) -> Tensor:
+    """[B, 2 or 3, H, W] -> [B, 2, H, W]: a third channel is a depth."""
+    return predicted if predicted.shape[1] == 2 else predicted[:, :2] + predicted[:, 2:] * between.lean(flow)
 
 
 def enlarge(flow: Tensor, size: int) -> Tensor:

@@ -6,12 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from ..config import FaceConfig
-from ..geometry import inverse_pose_matrix, lean_between, pose_matrix
+from ..geometry import (
+    identity_grid,
+    in_perspective,
+    inverse_pose_matrix,
+    moved_in_space,
+    out_of_perspective,
+    pose_matrix,
+    turn_between,
+)  # fmt: skip
 from ..kernels.dispatch import warp_volume
 from ..latents import FaceLatents
 from .blocks import resize_pictures
 from .closeup import CloseUps
-from .decoder import Decoded, Decoder, Layers, compose
+from .decoder import Between, Decoded, Decoder, Layers, compose
 from .encoder import AppearanceEncoder, DynamicsEncoder, IdentityEncoder, PoseEncoder
 from .warp import CanonicalUNet, LinearShift, WarpEmbedding, WarpGenerator
 
@@ -20,7 +28,8 @@ class FaceModel(nn.Module):
     """Encoders, both warps and the decoder.
 
     canonical volume = G3D(V_app(M_s (q + delta_s(q))));  picture = G2D(V_can(y + delta_d(y))), y = M_d^-1 p.
-    Where the configuration says so, the detail path moves on by what expressions move linearly, A_s B (z_s - z_d).
+    Where the configuration says so, the camera is near: p and M_s q are seen in perspective; and the detail path moves
+    on by what expressions move linearly, A_s B (z_s - z_d).
     """
 
     def __init__(self, config: FaceConfig) -> None:
@@ -37,9 +46,19 @@ class FaceModel(nn.Module):
         self.linear = None
         if config.linear_grid:
             self.linear = LinearShift(config.dynamics_dim, 3, (config.linear_grid, config.linear_grid))
+        self.camera = nn.Linear(config.identity_channels * 16, 1) if config.closeness else None
+        if self.camera is not None:
+            nn.init.zeros_(self.camera.weight)
+            nn.init.zeros_(self.camera.bias)
         self.unet = CanonicalUNet(config)
         self.decoder = Decoder(config)
         self.closeups = CloseUps(config) if config.mouth_widths else None
+
+    def closeness(self, identity_code: Tensor) -> Tensor:
+        """How near the camera was, from the identity code, [B, I, 4, 4] -> [B] float32; 0: infinitely far."""
+        if self.camera is None:
+            return torch.zeros(len(identity_code), device=identity_code.device)
+        return self.config.closeness * (0.7 * torch.tanh(self.camera(identity_code.flatten(1)).float()[:, 0])).exp()
 
     def read(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Head pose [B, 6] and facial dynamics [B, E] of pictures [B, 3, S, S]."""
@@ -62,7 +81,10 @@ class FaceModel(nn.Module):
         identity_code = self.identity(portrait)
         volume = self.appearance(resize_pictures(portrait, min(portrait.shape[-1], self.config.working_size)))
         delta = self.warp_source(self.embed_source(facial_dynamics, identity_code, head_pose))
-        theta = pose_matrix(head_pose)
+        theta, closeness = pose_matrix(head_pose), self.closeness(identity_code)
+        if self.camera is not None:
+            back, q = inverse_pose_matrix(head_pose), _places(delta)
+            delta = moved_in_space(back, in_perspective(moved_in_space(theta, q + delta), closeness)) - q
         canonical = self.unet(warp_volume(volume, theta=theta, flow=delta, order="flow_then_rigid"))
         if self.config.detail:
             # the same warp of the position grid itself: where each canonical voxel lies in the portrait
@@ -71,7 +93,7 @@ class FaceModel(nn.Module):
             if self.linear is not None:  # and where it lies in canonical space
                 carried.append(own.expand(len(volume), -1, -1, -1, -1))
             canonical = torch.cat([canonical.float(), *carried], dim=1)
-        patches = () if self.closeups is None else self.closeups.look(portrait, head_pose)
+        patches = () if self.closeups is None else self.closeups.look(portrait, head_pose, closeness)
         return FaceLatents(canonical, identity_code, head_pose.float(), facial_dynamics.float(), portrait, *patches)
 
     def decode(self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Decoded:
@@ -88,7 +110,8 @@ class FaceModel(nn.Module):
         portrait = face.portrait.expand(len(head_pose), *face.portrait.shape[1:])
         layers = drawn.enlarged(portrait.shape[-1])
         if self.closeups is not None:
-            layers = self.closeups(layers, face, head_pose, facial_dynamics)
+            closeness = self.closeness(face.identity_code).expand(len(head_pose))
+            layers = self.closeups(layers, face, head_pose, facial_dynamics, closeness)
         return compose(layers, portrait)
 
     def drawn(self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Tensor | Layers:
@@ -100,7 +123,12 @@ class FaceModel(nn.Module):
         code = facial_dynamics
         if self.config.pose_aware:
             code = torch.cat([facial_dynamics, poses, identity_code.mean((-2, -1)).to(poses.dtype)], dim=-1)
-        move = dict(theta=inverse_pose_matrix(head_pose), flow=delta, order="rigid_then_flow", collapse_depth=True)
+        back, closeness = inverse_pose_matrix(head_pose), self.closeness(identity_code)
+        if self.camera is not None:
+            y = _places(delta)
+            straight = moved_in_space(back, out_of_perspective(moved_in_space(pose_matrix(head_pose), y), closeness))
+            delta = delta + straight - y
+        move = dict(theta=back, flow=delta, order="rigid_then_flow", collapse_depth=True)
         if not self.config.detail:
             return self.decoder(warp_volume(face.appearance_volume, **move), code)
         posed = warp_volume(face.appearance_volume, padding_mode="border", **move)
@@ -108,19 +136,23 @@ class FaceModel(nn.Module):
         channels = self.config.volume_channels
         features, positions = posed[:, :, :channels].flatten(1, 2), posed[:, :, channels:]
         portrait = face.portrait.expand(b, *face.portrait.shape[1:])
-        lean = lean_between(face.head_pose, head_pose) if self.config.relief else None
         bend = None if self.linear is None else self._bend(face, facial_dynamics)
-        return self.decoder(features, code, positions, portrait, lean, bend)
+        between = Between(turn_between(face.head_pose, head_pose), closeness, bend)
+        return self.decoder(features, code, positions, portrait, between)
 
     def _bend(self, face: FaceLatents, facial_dynamics: Tensor) -> Tensor:
-        """How the portrait's expression lies away from the driving one in its picture, A_s B (z_s - z_d)."""
-        moved = self.linear(face.facial_dynamics - facial_dynamics, self.linear.fields.shape[2:])  # [B, 3, n, n]
-        view = pose_matrix(face.head_pose)[:, :2, :3]
-        return (view[..., None, None] * moved[:, None]).sum(2)
+        """How far the portrait's expression lies away from the driving one, A_s B (z_s - z_d), [B, 3, n, n]."""
+        moved = self.linear(face.facial_dynamics - facial_dynamics, self.linear.fields.shape[2:])
+        return (pose_matrix(face.head_pose)[:, :, :3, None, None] * moved[:, None]).sum(2)
 
     def forward(self, portrait: Tensor, head_pose: Tensor, facial_dynamics: Tensor, **source: Tensor) -> Decoded:
         """`decode(encode(portrait, **source), head_pose, facial_dynamics)`."""
         return self.decode(self.encode(portrait, **source), head_pose, facial_dynamics)
+
+
+def _places(field: Tensor) -> Tensor:
+    """The positions of a field's voxels, [B, 3, D, H, W] -> [1, 3, D, H, W]."""
+    return identity_grid(field.shape[2:], field.device).movedim(-1, 0)[None]
 
 
 def _position_volume(volume: Tensor) -> Tensor:

@@ -44,6 +44,20 @@ def _matrix(pose: Tensor) -> Tensor:
     return pose if pose.dim() == 3 else pose_matrix(pose)
 
 
+def view_of(pose: Tensor, patch: Patch, closeness: Tensor) -> Tensor:
+    """The affine map that a near camera makes of space about a patch, pose and [B] -> [B, 3, 4], to be given as a pose.
+
+    What differs from the camera's own map grows with the square of the distance from the patch's middle.
+    """
+    matrix, closeness = _matrix(pose), closeness[:, None]
+    middle = times(matrix[..., :3], matrix.new_tensor(patch.centre)) + matrix[..., 3]
+    nearer = (1 + closeness * middle[:, 2:]).clamp_min(0.2)
+    seen = middle[:, :2] / nearer
+    linear = (matrix[:, :2, :3] - (closeness * seen)[..., None] * matrix[:, 2:, :3]) / nearer[..., None]
+    shift = seen - times(linear, matrix.new_tensor(patch.centre))
+    return torch.cat([torch.cat([linear, shift[..., None]], dim=-1), matrix[:, 2:]], dim=1)
+
+
 def patch_affine(pose: Tensor, patch: Patch) -> Tensor:
     """Where a patch lies in the picture, pose -> [B, 2, 3] float32: p = A (u, v) + b for u, v in [-1, 1]."""
     matrix = _matrix(pose)[:, :2]  # [B, 2, 4]

@@ -14,7 +14,18 @@ from torchvision.utils import make_grid
 from ..config import VasaConfig
 from ..face.closeup import CloseUp, CloseUps, border_weight, codes_of
 from ..face.decoder import Decoded, Layers, compose, sample_picture
-from ..face.patches import EYES, MOUTH, Patch, cut_patch, patch_affine, patch_grid, patch_lean, to_patch, to_picture
+from ..face.patches import (
+    EYES,
+    MOUTH,
+    Patch,
+    cut_patch,
+    patch_affine,
+    patch_grid,
+    patch_lean,
+    to_patch,
+    to_picture,
+    view_of,
+)
 from ..synthetic.augment import sensor
 from ..synthetic.person import PARTS
 from .data import PairBatch, StillShards
@@ -61,7 +72,7 @@ def train_closeups(
         losses: dict[str, Tensor] = {}
         for name, close_up, patch in _three(trainer.raw):
             with trainer.accelerator.autocast():
-                decoded, truth = draw(close_up, patch, batch, seen, generator)
+                decoded, truth = draw(close_up, patch, batch, seen, generator, config.face.closeness)
             for loss, value in patch_losses(decoded, truth).items():
                 key = f"{name}_{loss}"
                 losses[key] = losses[key] + value if key in losses else value
@@ -85,7 +96,7 @@ def _three(closeups: CloseUps) -> tuple[tuple[str, CloseUp, Patch], ...]:
 
 
 def draw(
-    close_up: CloseUp, patch: Patch, batch: PairBatch, seen: Tensor, generator: Generator | None
+    close_up: CloseUp, patch: Patch, batch: PairBatch, seen: Tensor, generator: Generator | None, closeness: float
 ) -> tuple[Decoded, dict[str, Tensor]]:
     """Draw the driving patches of a batch, and cut out what they should show.
 
@@ -94,6 +105,7 @@ def draw(
         batch: as `prepare` makes it.
         seen: the portraits as the model gets them, [B, 3, S, S].
         generator: draws errors of poses and codes; None: exact labels.
+        closeness: of the camera, for all alike.
 
     Returns:
         Decoded patches [B*N, 3, P, P], and the truth: image, flow (positions in the portrait's patch),
@@ -109,13 +121,17 @@ def draw(
         source_pose = source_pose + (shared + own).to(source_pose)
         driving_pose = driving_pose + shared.to(source_pose).repeat_interleave(n, 0)
         source_code = source_code + torch.randn(source_code.shape, generator=generator).to(source_code) * _CODE_NOISE
-    source_patch = cut_patch(seen, source_pose, patch, size)
+    near = source_pose.new_full((len(driving_pose),), closeness)
+    source_view, driving_view = view_of(source_pose, patch, near[:b]), view_of(driving_pose, patch, near)
+    source_patch = cut_patch(seen, source_view, patch, size)
     features = close_up.look(source_patch).repeat_interleave(n, 0)
-    source_patch, source_pose = source_patch.repeat_interleave(n, 0), source_pose.repeat_interleave(n, 0)
+    source_patch, source_pose, source_view = (
+        x.repeat_interleave(n, 0) for x in (source_patch, source_pose, source_view)
+    )
     codes = codes_of(target.dynamics, source_code.repeat_interleave(n, 0), driving_pose, source_pose, patch)
-    lean = patch_lean(source_pose, patch) - patch_lean(driving_pose, patch)
+    lean = patch_lean(source_view, patch) - patch_lean(driving_view, patch)
     layers = close_up(features, codes, source_patch, lean)
-    from_patch, into_patch = patch_affine(source_pose, patch), patch_affine(driving_pose, patch)
+    from_patch, into_patch = patch_affine(source_view, patch), patch_affine(driving_view, patch)
     portraits = seen.repeat_interleave(n, 0)
     decoded = _shown(layers, from_patch, portraits)
     places = to_picture(patch_grid(size, seen.device).expand(b * n, -1, -1, -1), into_patch)
@@ -165,7 +181,7 @@ def score_closeups(closeups: CloseUps, shards: StillShards, size: int, count: in
         batch = prepare(shards.pairs(8, 1, generator), size, None, device)
         for name, close_up, patch in _three(closeups):
             with torch.inference_mode(), mixed_precision(device):
-                decoded, truth = draw(close_up, patch, batch, batch.source.image, None)
+                decoded, truth = draw(close_up, patch, batch, batch.source.image, None, closeups.closeness)
             for kind, image in (("", decoded.image), ("_copy", truth["still"])):
                 error = (image - truth["image"]).square().mean(1, keepdim=True) * truth["weights"]
                 error = error.sum((1, 2, 3)) / truth["weights"].expand_as(error).sum((1, 2, 3))
@@ -183,7 +199,7 @@ def write_patches(closeups: CloseUps, shards: StillShards, path: Path, size: int
     columns: list[Tensor] = []
     for _, close_up, patch in _three(closeups)[:2]:
         with torch.inference_mode(), mixed_precision(device):
-            decoded, truth = draw(close_up, patch, batch, batch.source.image, None)
+            decoded, truth = draw(close_up, patch, batch, batch.source.image, None, closeups.closeness)
         shown = (truth["still"], decoded.image, truth["image"], decoded.painted, decoded.mask.expand(-1, 3, -1, -1))
         columns += [F.interpolate(picture.float(), size=(96, 96), mode="bilinear") for picture in shown]
     rows = torch.stack(columns, dim=1).flatten(0, 1)
