@@ -154,6 +154,8 @@ class ReaderConfig:
     patches: TrunkConfig = PATCH_TRUNK
     brows: TrunkConfig = TrunkConfig("none")
     """Brows are looked at from near, too, not only mouth and eyes, and landmarks are found there."""
+    closeness: float = 0.0
+    """As `FaceConfig.closeness`: what is looked at from near is sought where the average camera sees it."""
     summary: int = 128
     """Numbers that stand for the whole crop in front of the heads."""
     identity_dim: int = 64
@@ -275,7 +277,7 @@ VASA_MINI = VasaConfig(
         mel_dilations=(1, 2, 4, 1, 2),
     ),
     MotionConfig(dim=256, depth=5, heads=4, feedforward=1024),
-    ReaderConfig(brows=BROW_TRUNK, summary=72),
+    ReaderConfig(brows=BROW_TRUNK, closeness=0.36, summary=72),
 )
 
 TINY = VasaConfig(

@@ -88,7 +88,8 @@ class DynamicsEncoder(nn.Module):
         features = self.trunk.channels * 16
         self.near = self.fine = None
         if config.dynamics_patches.kind != "none":
-            self.near = PatchTrunks(config.dynamics_patches, config.group_width, config.dynamics_brows)
+            g, closeness = config.group_width, config.closeness
+            self.near = PatchTrunks(config.dynamics_patches, g, config.dynamics_brows, closeness)
             features += self.near.channels
             if self.near.brows is not None:
                 self.fine = near_head(self.near.channels, config.dynamics_dim)

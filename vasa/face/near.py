@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..config import TrunkConfig
 from ..geometry import identity_grid, times
 from .blocks import NormAct, Trunk
-from .patches import BROWS, EYES, MOUTH, Patch, cut_patch, patch_affine, to_picture
+from .patches import BROWS, EYES, MOUTH, Patch, cut_patch, patch_affine, to_picture, view_of
 
 MARKS = [*range(17, 27), *range(36, 68)]
 """Landmarks that are found from near: brows, eyes, mouth (iBUG order)."""
@@ -31,8 +31,9 @@ class PatchTrunks(nn.Module):
 
     _MOUTH, _EYE, _BROW = 112, 64, 48
 
-    def __init__(self, config: TrunkConfig, group_width: int, brows: TrunkConfig) -> None:
+    def __init__(self, config: TrunkConfig, group_width: int, brows: TrunkConfig, closeness: float = 0.0) -> None:
         super().__init__()
+        self.closeness = closeness
         finds = brows.kind != "none"
 
         def trunk(config: TrunkConfig, marks: int) -> Trunk:
@@ -58,7 +59,7 @@ class PatchTrunks(nn.Module):
         features.append(self._see(self.brows, self.brow_head, BROWS, pictures, head_pose, places))
         patches, order = (MOUTH, *EYES, *BROWS), [*_MOUTH_MARKS, *sum(_EYE_MARKS + _BROW_MARKS, ())]
         marks = [
-            to_picture(p.mT[..., None], patch_affine(head_pose, patch))
+            to_picture(p.mT[..., None], patch_affine(self._view(head_pose, patch), patch))
             for p, patch in zip(places, patches, strict=True)
         ]
         found = torch.cat(marks, dim=2)[..., 0].mT[:, [order.index(i) for i in MARKS]]
@@ -70,13 +71,18 @@ class PatchTrunks(nn.Module):
         places: list[Tensor],
     ) -> Tensor:  # fmt: skip
         """Features of a patch, or of two that mirror each other, side by side; landmarks found go into `places`."""
-        cut = torch.cat([cut_patch(pictures, head_pose, patch, self.size) for patch in patches])
+        views = [self._view(head_pose, patch) for patch in patches]
+        cut = torch.cat([cut_patch(pictures, v, p, self.size) for v, p in zip(views, patches, strict=True)])
         if isinstance(trunk, MarkTrunk):
             cells, found = trunk.find(cut)
             places += found.chunk(len(patches))
         else:
             cells = trunk(cut)
         return torch.cat(head(cells.flatten(1)).chunk(len(patches)), dim=-1)
+
+    def _view(self, head_pose: Tensor, patch: Patch) -> Tensor:
+        """A patch as the average camera sees it: how near it was is not known yet."""
+        return view_of(head_pose, patch, head_pose.new_full((len(head_pose),), self.closeness))
 
 
 class MarkTrunk(Trunk):

@@ -67,7 +67,7 @@ class FaceReader(nn.Module):
         self.norm = NormAct(c, g)
         self.parts = nn.Sequential(NormAct(config.widths[1], g), nn.Conv2d(config.widths[1], NUM_PARTS, 3, padding=1))
         self.summary = nn.Linear(c * 16, config.summary)
-        self.near = PatchTrunks(config.patches, g, config.brows)
+        self.near = PatchTrunks(config.patches, g, config.brows, config.closeness)
         flat = config.summary + self.near.channels
         self.pose = nn.Linear(flat, 6)
         found = [] if self.near.brows is None else MARKS
