@@ -1,7 +1,6 @@
 """Laws of the face model, and its sizes."""
 
 import json
-import math
 from dataclasses import replace
 
 import pytest
@@ -16,6 +15,7 @@ from vasa.face.model import FaceModel
 from vasa.face.near import MARKS, MarkTrunk, PatchTrunks
 from vasa.face.patches import mirror_pose
 from vasa.face.reader import FaceReader
+from vasa.face.surface import HALF, MIDDLE, MeanSurface
 from vasa.geometry import (
     identity_grid,
     in_perspective,
@@ -26,7 +26,10 @@ from vasa.geometry import (
     rotation,
     turn_between,
 )
+from vasa.latents import DYNAMICS
 from vasa.motion.transformer import Denoiser
+from vasa.synthetic.formula import formula_pack
+from vasa.synthetic.surface import mean_surface
 from vasa.training.data import _MIRROR_LANDMARKS
 
 
@@ -167,24 +170,65 @@ def test_aligned_crop_undoes_translation_scale_and_roll():
     assert align_face(torch.rand(1, 3, 64, 64), pose(0, 0, 0, 0, 0, 0), 32).shape == (1, 3, 32, 32)
 
 
-def test_expressions_move_the_flow_in_proportion(portrait):
-    """Where a chin is drawn lower than in the portrait, its pixels come from higher up, and only there."""
-    torch.manual_seed(0)
-    model = FaceModel(replace(TINY.face, linear_grid=8)).eval()
-    still, raised = torch.zeros(1, 59), torch.zeros(1, 59)
-    raised[0, 3] = 0.5
-    p = pose(0.0, 0.0, 0.0, 0.0, 0.0, -0.5)
+def on_a_plane(depth, **sizes):
+    """A mean face that is flat."""
+    surface = MeanSurface(replace(TINY.face, surface=16, surface_fields=8, **sizes)).eval()
+    surface.depth.data.fill_(depth)
+    return surface
+
+
+def test_the_surface_is_found_where_geometry_says():
+    here, there = pose(0.25, 0.05, 0.1, 0.05, 0.0, -0.3), pose(-0.3, 0.1, 0.0, 0.0, 0.05, -0.2)
+    z, near = torch.zeros(1, 59), torch.tensor([0.4])
+    points = torch.cat([0.5 * identity_grid((9, 9)), torch.full((9, 9, 1), -0.3)], dim=-1).movedim(-1, 0)[None]
+    shown, seen = (in_perspective(moved_in_space(pose_matrix(p), points), near)[:, :2] for p in (there, here))
     with torch.inference_mode():
-        face = model.encode(portrait, p, still)
-        before = [model.decode(face, p, z).flow for z in (still, raised)]
-        model.linear.fields[3, 1, 4:] = 0.2  # the lower half of the face goes down
-        after = [model.decode(face, p, z).flow for z in (still, raised)]
-    assert torch.equal(after[0], before[0]), "the portrait's own expression leaves it where it is"
-    moved = (after[1] - before[1])[:, 1]
-    chin, brow = moved[:, 40:44, 28:36], moved[:, :12]
-    share = 4 / 6  # of the equal choices of an untrained model four are the head's
-    assert torch.allclose(chin, torch.full_like(chin, -share * 0.5 * 0.2 * math.exp(-0.5)), atol=5e-3), chin
-    assert brow.abs().max() < 1e-4 and (after[1] - before[1])[:, 0].abs().max() < 1e-4
+        flow, met = on_a_plane(-0.3)(here, z, there, z, near, 64)
+    found = F.grid_sample(flow, shown.movedim(1, -1), align_corners=True)
+    assert torch.allclose(found, seen, atol=2e-3), (found - seen).abs().max()
+    assert F.grid_sample(met, shown.movedim(1, -1), align_corners=True).min() > 0.99
+
+
+def test_expressions_move_the_surface():
+    """Where a chin is drawn lower than in the portrait, its pixels come from higher up, and only there."""
+    surface, p = on_a_plane(-0.4), pose(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    surface.fields.data[3, 1, 5:] = 0.2  # the lower half goes down
+    still, raised, far = torch.zeros(1, 59), torch.zeros(1, 59), torch.zeros(1)
+    raised[0, 3] = 0.5
+    with torch.inference_mode():
+        rest, lower, back, same = (
+            surface(p, a, p, b, far, 64)[0]
+            for a, b in ((still, still), (still, raised), (raised, still), (raised, raised))
+        )
+    chin = (..., slice(52, 60), slice(28, 36))
+    assert torch.allclose((lower - rest)[:, 1][chin], torch.tensor(-0.1), atol=1e-3)
+    assert torch.allclose((back - rest)[:, 1][chin], torch.tensor(0.1), atol=1e-3)
+    assert torch.allclose(same, rest, atol=1e-3) and (lower - rest)[:, :, :28].abs().max() < 1e-4
+    assert (lower - rest)[:, 0].abs().max() < 1e-4
+
+
+def test_the_mean_head_is_a_surface():
+    depth, support, fields = mean_surface(formula_pack(), MIDDLE, HALF, 32)
+    nose, temple = depth[0, 16:18, 15:17].min(), depth[0, 16, 9]
+    assert nose < temple - 0.05, "the nose is nearer than the temples"
+    assert support[0, 16, 16] == 1 and support[0, 0, 0] == 0
+    jaw = fields[DYNAMICS.index("jawOpen"), 1]
+    assert jaw[22:25, 14:18].max() > 0.1 and jaw[:10].abs().max() < 0.02, "the jaw takes the chin down, not the brow"
+
+
+def test_a_model_that_chooses_the_surface_follows_it(portrait):
+    torch.manual_seed(0)
+    model, z = FaceModel(replace(TINY.face, closeness=0.4, surface=16, surface_fields=8)).eval(), torch.zeros(1, 59)
+    here, there = pose(0.2, 0.0, 0.0, 0.0, 0.0, -0.2), pose(-0.2, 0.1, 0.0, 0.0, 0.0, -0.2)
+    with torch.inference_mode():
+        face = model.encode(portrait, here, z)
+        model.decoder.choose_depth.bias[0] = 30.0
+        chosen = model.drawn(face, there, z).flow
+        model.decoder.choose_depth.bias[0] = -30.0
+        avoided = model.drawn(face, there, z).flow
+        exact, _ = model.surface(here, z, there, z, model.closeness(face.identity_code), 64)
+    assert chosen.shape[-1] == 64 and torch.allclose(chosen[..., 24:40, 24:40], exact[..., 24:40, 24:40], atol=5e-3)
+    assert (avoided - exact)[..., 24:40, 24:40].abs().max() > 0.02
 
 
 def test_an_untrained_model_moves_pixels_as_a_near_camera_sees_them(portrait):

@@ -132,11 +132,11 @@ def test_the_first_lesson_is_that_of_the_near_trunks(stills, folder, monkeypatch
 
 
 def test_geometry_is_learned_without_painting(stills, folder):
-    config = replace(TINY, face=replace(TINY.face, relief=True, linear_grid=8))
+    config = replace(TINY, face=replace(TINY.face, relief=True, surface=16, surface_fields=8))
     train_face(stills, folder / "geometry", BOX, config, batch_size=2, targets=1, geometry=2.0)
     torch.manual_seed(0)
     learned = changed(FaceModel(replace(config.face, mouth_widths=(), eye_widths=())).state_dict(), folder / "geometry")
-    assert {"linear.fields", "decoder.fine_flow.weight", "decoder.mask.bias"} <= learned
+    assert {"surface.fields", "surface.depth", "decoder.fine_flow.weight", "decoder.mask.bias"} <= learned
     assert not [name for name in learned if name.startswith(("decoder.head", "decoder.gain"))]
 
 

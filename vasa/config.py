@@ -87,6 +87,11 @@ class FaceConfig:
     closeness: float = 0.0
     """Half the picture's width over the camera's distance, on average; each portrait's own is predicted about it.
     0: the camera is infinitely far, as in the paper."""
+    surface: int = 0
+    """Detail path: cells per side of the mean face's depth map, from which pixels of the face are found by geometry; 0:
+    none (as in the paper)."""
+    surface_fields: int = 0
+    """Cells per side of the fields by which dynamics move that surface."""
     relief: bool = False
     """Detail path: it also predicts depths, which move pixels as far as the head's turn says (not in the paper)."""
     relight: bool = False
@@ -97,9 +102,8 @@ class FaceConfig:
     eye_size: int = 48
     eye_widths: tuple[int, ...] = ()
     """The same for the eyes."""
-    linear_grid: int = 0
-    """Detail path: dynamics also move the face linearly, each channel by a learned field of so many cells per side, and
-    in close-ups by one of their coarsest resolution; 0: not, as in the paper."""
+    linear: bool = False
+    """Close-ups: dynamics also move pixels in proportion, each channel by a learned field."""
 
 
 @dataclass(frozen=True)
@@ -246,11 +250,13 @@ VASA_MINI = VasaConfig(
         detail=True,
         pose_aware=True,
         closeness=0.36,
+        surface=64,
+        surface_fields=24,
         relief=True,
         relight=True,
         mouth_widths=(80, 48, 24),
         eye_widths=(56, 32, 16),
-        linear_grid=24,
+        linear=True,
     ),
     AudioConfig(
         source="",

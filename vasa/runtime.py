@@ -20,7 +20,7 @@ from .face.model import FaceModel
 from .face.warp import WarpGenerator
 from .latents import FaceLatents
 
-_DECODING = ("embed_driving", "warp_driving", "camera", "linear", "decoder", "closeups")
+_DECODING = ("embed_driving", "warp_driving", "camera", "surface", "decoder", "closeups")
 """Parts of the face model that work on every frame."""
 
 

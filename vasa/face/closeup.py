@@ -140,7 +140,7 @@ class CloseUps(nn.Module):
     def __init__(self, config: FaceConfig) -> None:
         super().__init__()
         self.closeness = config.closeness
-        sizes = config.group_width, bool(config.linear_grid)
+        sizes = config.group_width, config.linear
         self.mouth = CloseUp(config.dynamics_dim, config.mouth_size, config.mouth_widths, *sizes)
         self.eyes = CloseUp(config.dynamics_dim, config.eye_size, config.eye_widths, *sizes)
 

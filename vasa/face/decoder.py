@@ -78,8 +78,6 @@ def compose(layers: Layers, portrait: Tensor) -> Decoded:
     return Decoded(image, layers.painted, layers.flow, layers.mask, layers.gain)
 
 
-FACE = (0.0, 0.2, 0.75)
-"""Middle (x, y) and half the edge of the square over the canonical face whose points expressions move."""
 _GAIN_RANGE = 0.7
 """Warped pixels get at most e^0.7 = 2 times brighter or darker."""
 
@@ -101,13 +99,12 @@ class Between:
     Attributes:
         turn: `vasa.geometry.turn_between` them, [B, 3, 3].
         closeness: of the camera, [B].
-        bend: how far the portrait's expression moves points of the canonical face, less the driving one, in the
-            portrait's posed axes, [B, 3, n, n] over `FACE`; None where expressions do not move the flow.
+        surface: what `MeanSurface` says: flow [B, 2, s, s] and how far that holds, [B, 1, s, s].
     """
 
     turn: Tensor
     closeness: Tensor
-    bend: Tensor | None = None
+    surface: tuple[Tensor, Tensor] | None = None
 
     def lean(self, flow: Tensor) -> Tensor:
         """How far a pixel's place in the portrait moves if what it shows lies one canonical unit deeper, as `flow`."""
@@ -115,10 +112,6 @@ class Between:
         across = self.closeness[:, None, None, None] * grid
         x, y, z = self.turn[..., None, None].unbind(2)  # [B, 3, 1, 1] each
         return step_in_picture(x * across[:, :1] + y * across[:, 1:] + z, flow, self.closeness)
-
-    def bent(self, flow: Tensor, places: Tensor) -> Tensor:
-        """How far it moves by expression, where it shows `places` of canonical space."""
-        return step_in_picture(on_face(self.bend, places), flow, self.closeness)
 
 
 class Decoder(nn.Module):
@@ -144,7 +137,8 @@ class Decoder(nn.Module):
         self.codes: Modulations | None = None
         self.head = nn.Conv2d(c, 3 * self.shuffle**2, 3, padding=1)
         if self.detail:
-            self.choose_depth = nn.Conv2d(width, config.volume_depth + 1 + config.pose_aware, 3, padding=1)
+            choices = config.volume_depth + 1 + config.pose_aware + (config.surface > 0)
+            self.choose_depth = nn.Conv2d(width, choices, 3, padding=1)
             # refined at each resolution but the first, which `choose_depth` serves
             flow_widths = config.decoder_widths[:-1]
             moves = 2 + config.relief
@@ -173,8 +167,7 @@ class Decoder(nn.Module):
             volume: posed features with depth-major channels, [B, D*C, H, W].
             code: what modulates the decoder's norms, [B, code_size(config)]: the driving dynamics, and where the
                 configuration is pose-aware both poses and the mean identity code.
-            source_positions: where each voxel lies in the portrait, [B, D, 2, H, W] float32; where expressions move the
-                flow also where in canonical space, [B, D, 4, H, W].
+            source_positions: where each voxel lies in the portrait, [B, D, 2, H, W] float32.
             portrait: [B, 3, S, S] in [0, 1]; like `source_positions` only for the detail path.
             between: the two pictures' geometry, for the detail path.
         """
@@ -187,7 +180,7 @@ class Decoder(nn.Module):
             for up in self.ups:
                 x = up.enlarged(x, (2, 2), code)
             return self._paint(x)
-        flow, places, share = self._choose(x, source_positions, plain)
+        flow, share = self._choose(x, source_positions, plain, between)
         for up in self.ups[:-1]:
             x = up.enlarged(x, (2, 2), code)
         flow = enlarge(flow, x.shape[-1])
@@ -195,8 +188,9 @@ class Decoder(nn.Module):
             flow = flow + _movement(self.coarse_flow(x).float(), flow, between)
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         flow = enlarge(flow, x.shape[-1])
-        if between.bend is not None:
-            flow = flow + enlarge(share, x.shape[-1]) * between.bent(flow, enlarge(places, x.shape[-1]))
+        if share is not None:
+            found, met = between.surface
+            flow = torch.lerp(flow, found, enlarge(share, x.shape[-1]) * met)
         seen = sample_picture(_resized(portrait, x.shape[-1]), flow)
         shift = flow - identity_grid(flow.shape[2:], flow.device).movedim(-1, 0)
         # channels-last like the features: of mixed layouts the sum would be plain, and the convolution would turn it
@@ -221,28 +215,27 @@ class Decoder(nn.Module):
     def _paint(self, x: Tensor) -> Tensor:
         return torch.sigmoid(F.pixel_shuffle(self.head(self.norm(x)), self.shuffle).float())
 
-    def _choose(self, x: Tensor, positions: Tensor, code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where a pixel comes from in the portrait, where in canonical space, and how far it is the head's."""
+    def finest(self, features: Tensor) -> int:
+        """Edge of the features in front of the last convolution, which the surface's flow joins."""
+        return features.shape[-1] << len(self.ups)
+
+    def _choose(self, x: Tensor, positions: Tensor, code: Tensor, between: Between) -> tuple[Tensor, Tensor | None]:
+        """A softly chosen flow [B, 2, H, W], and where the surface's were the better choice, [B, 1, H, W]."""
         # extra choices: the pixel stays where it is (background), or moves with the shoulders
-        weights = self.choose_depth(x).float().softmax(dim=1)  # [B, choices, H, W]
-        positions, places = positions[:, :, :2].float(), positions[:, :, 2:].float()
+        scores = self.choose_depth(x).float()  # [B, choices, H, W]
+        share = None
+        if between.surface is not None:
+            met = resize_pictures(between.surface[1], x.shape[-1])
+            on_surface, scores = scores[:, :1] + met.clamp_min(1e-4).log(), scores[:, 1:]
+            share = torch.sigmoid(on_surface - scores.logsumexp(1, keepdim=True))
+        weights, positions = scores.softmax(dim=1), positions.float()
         still = identity_grid(positions.shape[-2:], x.device).movedim(-1, 0)
         others = [still.expand(len(x), -1, -1, -1)]
         if self.shoulders is not None:
             affine = self.shoulders(code).float().unflatten(-1, (2, 3))
             others.append(still + moved_by(affine, still[None]))
         choices = torch.cat([torch.stack(others, dim=1), positions], dim=1)
-        head = weights[:, len(others) :, None]
-        share = head.sum(1)
-        places = (head * places).sum(1) / share.clamp_min(1e-6)
-        return (weights[:, :, None] * choices).sum(1), places, share
-
-
-def on_face(field: Tensor, places: Tensor) -> Tensor:
-    """A field over the canonical face seen from the front, [B, C, n, n], at places [B, 2, H, W]; 0 beyond `FACE`."""
-    x, y, half = FACE
-    local = (places - places.new_tensor([x, y])[:, None, None]) / half
-    return F.grid_sample(field, local.movedim(1, -1), align_corners=True)
+        return (weights[:, :, None] * choices).sum(1), share
 
 
 def _movement(predicted: Tensor, flow: Tensor, between: Between) -> Tensor:

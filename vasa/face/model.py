@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -21,15 +23,16 @@ from .blocks import resize_pictures
 from .closeup import CloseUps
 from .decoder import Between, Decoded, Decoder, Layers, compose
 from .encoder import AppearanceEncoder, DynamicsEncoder, IdentityEncoder, PoseEncoder
-from .warp import CanonicalUNet, LinearShift, WarpEmbedding, WarpGenerator
+from .surface import MeanSurface
+from .warp import CanonicalUNet, WarpEmbedding, WarpGenerator
 
 
 class FaceModel(nn.Module):
     """Encoders, both warps and the decoder.
 
     canonical volume = G3D(V_app(M_s (q + delta_s(q))));  picture = G2D(V_can(y + delta_d(y))), y = M_d^-1 p.
-    Where the configuration says so, the camera is near: p and M_s q are seen in perspective; and the detail path moves
-    on by what expressions move linearly, A_s B (z_s - z_d).
+    Where the configuration says so, the camera is near: p and M_s q are seen in perspective; and the detail path may
+    choose where geometry finds a pixel on the mean face's surface.
     """
 
     def __init__(self, config: FaceConfig) -> None:
@@ -43,9 +46,7 @@ class FaceModel(nn.Module):
         self.embed_driving = WarpEmbedding(config, num_poses=2)
         self.warp_source = WarpGenerator(config)
         self.warp_driving = WarpGenerator(config)
-        self.linear = None
-        if config.linear_grid:
-            self.linear = LinearShift(config.dynamics_dim, 3, (config.linear_grid, config.linear_grid))
+        self.surface = MeanSurface(config) if config.surface else None
         self.camera = nn.Linear(config.identity_channels * 16, 1) if config.closeness else None
         if self.camera is not None:
             nn.init.zeros_(self.camera.weight)
@@ -88,11 +89,8 @@ class FaceModel(nn.Module):
         canonical = self.unet(warp_volume(volume, theta=theta, flow=delta, order="flow_then_rigid"))
         if self.config.detail:
             # the same warp of the position grid itself: where each canonical voxel lies in the portrait
-            own = _position_volume(volume)
-            carried = [warp_volume(own, theta=theta, flow=delta, padding_mode="border")]
-            if self.linear is not None:  # and where it lies in canonical space
-                carried.append(own.expand(len(volume), -1, -1, -1, -1))
-            canonical = torch.cat([canonical.float(), *carried], dim=1)
+            positions = warp_volume(_position_volume(volume), theta=theta, flow=delta, padding_mode="border")
+            canonical = torch.cat([canonical.float(), positions], dim=1)
         patches = () if self.closeups is None else self.closeups.look(portrait, head_pose, closeness)
         return FaceLatents(canonical, identity_code, head_pose.float(), facial_dynamics.float(), portrait, *patches)
 
@@ -133,17 +131,13 @@ class FaceModel(nn.Module):
             return self.decoder(warp_volume(face.appearance_volume, **move), code)
         posed = warp_volume(face.appearance_volume, padding_mode="border", **move)
         posed = posed.unflatten(1, (self.config.volume_depth, -1))
-        channels = self.config.volume_channels
-        features, positions = posed[:, :, :channels].flatten(1, 2), posed[:, :, channels:]
+        features, positions = posed[:, :, :-2].flatten(1, 2), posed[:, :, -2:]
         portrait = face.portrait.expand(b, *face.portrait.shape[1:])
-        bend = None if self.linear is None else self._bend(face, facial_dynamics)
-        between = Between(turn_between(face.head_pose, head_pose), closeness, bend)
+        between = Between(turn_between(face.head_pose, head_pose), closeness)
+        if self.surface is not None:
+            told = face.head_pose, face.facial_dynamics, head_pose, facial_dynamics, closeness
+            between = replace(between, surface=self.surface(*told, self.decoder.finest(features)))
         return self.decoder(features, code, positions, portrait, between)
-
-    def _bend(self, face: FaceLatents, facial_dynamics: Tensor) -> Tensor:
-        """How far the portrait's expression lies away from the driving one, A_s B (z_s - z_d), [B, 3, n, n]."""
-        moved = self.linear(face.facial_dynamics - facial_dynamics, self.linear.fields.shape[2:])
-        return (pose_matrix(face.head_pose)[:, :, :3, None, None] * moved[:, None]).sum(2)
 
     def forward(self, portrait: Tensor, head_pose: Tensor, facial_dynamics: Tensor, **source: Tensor) -> Decoded:
         """`decode(encode(portrait, **source), head_pose, facial_dynamics)`."""

@@ -15,8 +15,11 @@ from ..face.blocks import resize_pictures
 from ..face.decoder import Decoded, Layers
 from ..face.model import FaceModel
 from ..face.reader import FaceReader
+from ..face.surface import HALF, MIDDLE
 from ..latents import FaceLatents
+from ..synthetic.assets import load_pack
 from ..synthetic.augment import sensor
+from ..synthetic.surface import mean_surface
 from .ahead import Ahead
 from .data import PairBatch, Stills, StillShards, colour_jitter
 from .discriminator import Adversary
@@ -127,8 +130,9 @@ def train_face(
     weights = weights or FaceLossWeights()
     sizes = config.face if closeups else replace(config.face, mouth_widths=(), eye_widths=())
     model = FaceModel(sizes)
-    if resume is not None:
-        load_matching(model, resume)
+    filled = set() if resume is None else load_matching(model, resume)
+    if model.surface is not None and "surface.depth" not in filled:
+        model.surface.fill(*mean_surface(load_pack(), MIDDLE, HALF, config.face.surface))
     if encoders is not None:
         load_matching(model, Path(encoders) / "weights.safetensors")
         model.pose.requires_grad_(False)
