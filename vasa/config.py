@@ -88,8 +88,8 @@ class FaceConfig:
     """Half the picture's width over the camera's distance, on average; each portrait's own is predicted about it.
     0: the camera is infinitely far, as in the paper."""
     surface: int = 0
-    """Detail path: cells per side of the mean face's depth map, from which pixels of the face are found by geometry; 0:
-    none (as in the paper)."""
+    """Detail path: cells per side of the mean face's depth map, by which geometry finds pixels of the face; close-ups
+    then refine what was found. 0: none, as in the paper."""
     surface_fields: int = 0
     """Cells per side of the fields by which dynamics move that surface."""
     relief: bool = False
@@ -102,8 +102,6 @@ class FaceConfig:
     eye_size: int = 48
     eye_widths: tuple[int, ...] = ()
     """The same for the eyes."""
-    linear: bool = False
-    """Close-ups: dynamics also move pixels in proportion, each channel by a learned field."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +254,6 @@ VASA_MINI = VasaConfig(
         relight=True,
         mouth_widths=(80, 48, 24),
         eye_widths=(56, 32, 16),
-        linear=True,
     ),
     AudioConfig(
         source="",

@@ -34,7 +34,6 @@ from .patches import (
     to_picture,
     view_of,
 )
-from .warp import LinearShift
 
 _BORDER = 0.25
 """Share of a patch's half edge over which it gives way to the picture around it."""
@@ -52,11 +51,11 @@ class CloseUp(nn.Module):
         size: edge of the patch in pixels, a multiple of 4.
         widths: channels at a quarter, half and full resolution.
         group_width: channels per normalisation group.
-        linear: what dynamics differ in also moves the patch linearly.
+        refines: a flow is given, to which its own is added, instead of a still patch.
     """
 
     def __init__(
-        self, dynamics_dim: int, size: int, widths: tuple[int, ...], group_width: int, linear: bool = False
+        self, dynamics_dim: int, size: int, widths: tuple[int, ...], group_width: int, refines: bool = False
     ) -> None:
         super().__init__()
         self.size = size
@@ -71,8 +70,7 @@ class CloseUp(nn.Module):
         self.blocks = nn.ModuleList(ResBlock(coarse, coarse, group_width, code_dim=_CODE) for _ in range(2))
         self.up = ResBlock(coarse, middle, group_width, code_dim=_CODE)
         self.coarse_flow, self.coarse_relief = nn.Conv2d(middle, 2, 3, padding=1), nn.Conv2d(middle, 1, 3, padding=1)
-        self.relief = nn.Parameter(torch.zeros(1, 1, size // 2, size // 2))
-        self.linear = LinearShift(dynamics_dim, 2, (size // 4, size // 4)) if linear else None
+        self.relief = None if refines else nn.Parameter(torch.zeros(1, 1, size // 2, size // 2))
         self.finish = ResBlock(middle + 5, fine, group_width, code_dim=_CODE)
         self.norm = NormAct(fine, group_width)
         self.codes: Modulations | None = None
@@ -87,7 +85,9 @@ class CloseUp(nn.Module):
         x = self.look_near(self.stem(F.pixel_unshuffle(patch * 2 - 1, 2)))
         return self.look_far(F.avg_pool2d(x, 2))
 
-    def forward(self, features: Tensor, codes: Tensor, patch: Tensor, lean: Tensor) -> Layers:
+    def forward(
+        self, features: Tensor, codes: Tensor, patch: Tensor, lean: Tensor, base: Tensor | None = None
+    ) -> Layers:
         """Layers of the driving patch; `flow` holds positions in the portrait's patch.
 
         Its flow is the expression's, plus the face's relief times what the turn of the head makes of relief.
@@ -97,6 +97,7 @@ class CloseUp(nn.Module):
             codes: driving dynamics, the portrait's, and the angles of both heads, [B, 2 E + 6].
             patch: the portrait's patch, [B, 3, P, P].
             lean: `patch_lean` of the portrait less that of the driving pose, [B, 2].
+            base: the flow to refine, positions in the portrait's patch, [B, 2, P, P].
         """
         b = len(codes)
         code = self.code(codes)
@@ -111,11 +112,10 @@ class CloseUp(nn.Module):
         x = self.up.enlarged(x, (2, 2), code)
         grid = patch_grid(self.size, x.device)
         lean = lean[..., None, None]
-        shift = self.coarse_flow(x).float() + (self.relief + self.coarse_relief(x)).float() * lean
-        if self.linear is not None:
-            driving, source = codes[:, :-6].chunk(2, dim=-1)
-            shift = shift + self.linear(source - driving, shift.shape[2:])
-        shift = F.interpolate(shift, scale_factor=2.0, mode="bilinear")
+        relief = self.coarse_relief(x) if self.relief is None else self.relief + self.coarse_relief(x)
+        shift = F.interpolate(self.coarse_flow(x).float() + relief.float() * lean, scale_factor=2.0, mode="bilinear")
+        if base is not None:
+            shift = shift + base - grid
         seen = sample_picture(patch, grid + shift)
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         added = torch.cat([seen, shift * 4], dim=1).to(x.dtype, memory_format=torch.channels_last)
@@ -139,8 +139,7 @@ class CloseUps(nn.Module):
 
     def __init__(self, config: FaceConfig) -> None:
         super().__init__()
-        self.closeness = config.closeness
-        sizes = config.group_width, config.linear
+        sizes = config.group_width, config.surface > 0
         self.mouth = CloseUp(config.dynamics_dim, config.mouth_size, config.mouth_widths, *sizes)
         self.eyes = CloseUp(config.dynamics_dim, config.eye_size, config.eye_widths, *sizes)
 
@@ -173,10 +172,26 @@ class CloseUps(nn.Module):
         codes = codes_of(facial_dynamics, face.facial_dynamics.expand(b, -1), head_pose, face.head_pose, patch)
         seen = cut_patch(face.portrait, there, patch, close_up.size).expand(b, -1, -1, -1)
         lean = patch_lean(there, patch) - patch_lean(here, patch)
-        drawn = close_up(features.expand(b, -1, -1, -1), codes, seen, lean)
         source, driving = patch_affine(there, patch).expand(b, -1, -1), patch_affine(here, patch)
+        base = None
+        if close_up.relief is None:
+            base = base_flow(Layers.split(whole).flow, source, driving, close_up.size)
+        drawn = close_up(features.expand(b, -1, -1, -1), codes, seen, lean, base)
         drawn = replace(drawn, flow=to_picture(drawn.flow, source))
         return lay_patch(whole, drawn, driving, patch)
+
+
+def base_flow(flow: Tensor, source: Tensor, driving: Tensor, size: int) -> Tensor:
+    """What the flow of whole pictures says in a patch, [B, 2, S, S] -> [B, 2, P, P] positions in the portrait's patch.
+
+    Args:
+        flow: positions in the portrait.
+        source, driving: `patch_affine` in the portrait and in the driving picture, [B, 2, 3].
+        size: P.
+    """
+    places = to_picture(patch_grid(size, flow.device).expand(len(flow), -1, -1, -1), driving)
+    found = F.grid_sample(flow, places.movedim(1, -1), padding_mode="border", align_corners=True)
+    return to_patch(found, source)
 
 
 def codes_of(driving: Tensor, source: Tensor, head_pose: Tensor, source_pose: Tensor, patch: Patch) -> Tensor:

@@ -86,24 +86,6 @@ class WarpGenerator(nn.Module):
                 block.fold(larger, dtype)
 
 
-class LinearShift(nn.Module):
-    """What dynamics move in proportion: sum_e z_e B_e, with a field B_e for every channel (not in the paper).
-
-    Expression weights move the points of a face linearly. A generator behind norms learns that late for what is small
-    or rare: brows followed by a third, corners of the mouth by a sixth.
-    """
-
-    def __init__(self, dynamics_dim: int, channels: int, grid: tuple[int, ...]) -> None:
-        super().__init__()
-        self.fields = nn.Parameter(torch.zeros(dynamics_dim, channels, *grid))
-
-    def forward(self, facial_dynamics: Tensor, size: tuple[int, ...]) -> Tensor:
-        """[B, E] -> [B, channels, *size], float32."""
-        moved = (facial_dynamics.float() @ self.fields.float().flatten(1)).float()
-        moved = moved.unflatten(-1, self.fields.shape[1:])
-        return F.interpolate(moved, size=size, mode="trilinear" if len(size) == 3 else "bilinear", align_corners=True)
-
-
 class CanonicalUNet(nn.Module):
     """G3D: refines the canonical volume, [B, C, D, H, W] -> same.
 

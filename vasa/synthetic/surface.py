@@ -7,9 +7,12 @@ from torch import Tensor
 
 from ..geometry import CANONICAL_CM, HEAD_CENTRE_CM, identity_grid
 from ..latents import DYNAMICS
+from .anatomy import neck_follow
 from .person import HeadPack
 
 _SKIN = ("M_Face", "M_BackHead")
+_TURNING = 0.9
+"""What follows the head by less is neck."""
 _SKIN_DEPTH = 0.12
 """What lies that much behind the foremost skin is another part of the head, canonical units."""
 _BEHIND = 0.3
@@ -30,9 +33,16 @@ def mean_surface(pack: HeadPack, middle: tuple[float, float], half: float, size:
     """
     flip = torch.tensor([1.0, -1.0, -1.0])
     kinds = torch.tensor([pack.materials.index(name) for name in _SKIN])
-    skin = pack.faces[torch.isin(pack.face_material, kinds)].unique()
-    place = (pack.neutral[skin] - torch.tensor(HEAD_CENTRE_CM)) / CANONICAL_CM * flip
-    moved = pack.expression[:, skin] / CANONICAL_CM * flip
+    turning = (neck_follow(pack.neutral)[pack.faces] > _TURNING).all(1)
+    skin = pack.faces[torch.isin(pack.face_material, kinds) & turning]
+    corners = skin.unique()
+
+    def points(vertices: Tensor) -> Tensor:
+        """Corners and middles of the triangles, which on a forehead are wide, [..., V, 3] -> [..., N, 3]."""
+        return torch.cat([vertices[..., corners, :], vertices[..., skin, :].mean(-2)], dim=-2)
+
+    place = points(pack.neutral - torch.tensor(HEAD_CENTRE_CM)) / CANONICAL_CM * flip
+    moved = points(pack.expression) / CANONICAL_CM * flip
     grid = identity_grid((size, size)).flatten(0, 1) * half + torch.tensor(middle)
     away = torch.cdist(grid, place[:, :2]) / max(2 * half / (size - 1), 0.025)
     near = torch.where(away < 2, torch.exp(-0.5 * away.square()), 0.0)

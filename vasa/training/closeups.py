@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from ..config import VasaConfig
-from ..face.closeup import CloseUp, CloseUps, border_weight, codes_of
+from ..config import FaceConfig, VasaConfig
+from ..face.closeup import CloseUp, CloseUps, base_flow, border_weight, codes_of
 from ..face.decoder import Decoded, Layers, compose, sample_picture
 from ..face.patches import (
     EYES,
@@ -26,8 +26,11 @@ from ..face.patches import (
     to_picture,
     view_of,
 )
+from ..face.surface import HALF, MIDDLE, MeanSurface
+from ..synthetic.assets import load_pack
 from ..synthetic.augment import sensor
 from ..synthetic.person import PARTS
+from ..synthetic.surface import mean_surface
 from .data import PairBatch, StillShards
 from .face import prepare
 from .loop import TimeBox, Trainer, mixed_precision
@@ -39,6 +42,28 @@ _SHARED_ERROR = torch.tensor([0.05, 0.05, 0.04, 0.03, 0.03, 0.04])
 """Errors of the pose encoder, which the driving pose shares where it is a movement about the portrait's."""
 _OWN_ERROR = torch.tensor([0.02, 0.02, 0.015, 0.008, 0.008, 0.012])
 _CODE_NOISE = 0.04
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What close-ups that train alone stand on.
+
+    Attributes:
+        closeness: of the camera, for all alike.
+        surface: gives the flow that they refine; None: they begin with a still patch.
+    """
+
+    closeness: float
+    surface: MeanSurface | None = None
+
+    @staticmethod
+    def of(config: FaceConfig) -> Ground:
+        """That of a model whose surface is still the mean head's."""
+        if not config.surface:
+            return Ground(config.closeness)
+        surface = MeanSurface(config).requires_grad_(False)
+        surface.fill(*mean_surface(load_pack(), MIDDLE, HALF, config.surface))
+        return Ground(config.closeness, surface)
 
 
 def train_closeups(
@@ -63,6 +88,9 @@ def train_closeups(
     held_out = StillShards(validation) if validation else None
     trainer = Trainer(CloseUps(config.face), out, box, resume)
     device = trainer.accelerator.device
+    ground = Ground.of(config.face)
+    if ground.surface is not None:
+        ground.surface.to(device)
 
     def step(index: int) -> dict[str, Tensor]:
         if index % 200 == 0:
@@ -72,7 +100,7 @@ def train_closeups(
         losses: dict[str, Tensor] = {}
         for name, close_up, patch in _three(trainer.raw):
             with trainer.accelerator.autocast():
-                decoded, truth = draw(close_up, patch, batch, seen, generator, config.face.closeness)
+                decoded, truth = draw(close_up, patch, batch, seen, generator, ground)
             for loss, value in patch_losses(decoded, truth).items():
                 key = f"{name}_{loss}"
                 losses[key] = losses[key] + value if key in losses else value
@@ -85,8 +113,9 @@ def train_closeups(
         if held_out is None:
             return {}
         averaged = trainer.with_average(scorer)
-        write_patches(averaged, held_out, trainer.folder / f"patches_{trainer.index:06d}.png", config.face.image_size)
-        return score_closeups(averaged, held_out, config.face.image_size)
+        size = config.face.image_size
+        write_patches(averaged, held_out, trainer.folder / f"patches_{trainer.index:06d}.png", size, ground)
+        return score_closeups(averaged, held_out, size, ground)
 
     trainer.run(step, panel)
 
@@ -96,7 +125,7 @@ def _three(closeups: CloseUps) -> tuple[tuple[str, CloseUp, Patch], ...]:
 
 
 def draw(
-    close_up: CloseUp, patch: Patch, batch: PairBatch, seen: Tensor, generator: Generator | None, closeness: float
+    close_up: CloseUp, patch: Patch, batch: PairBatch, seen: Tensor, generator: Generator | None, ground: Ground
 ) -> tuple[Decoded, dict[str, Tensor]]:
     """Draw the driving patches of a batch, and cut out what they should show.
 
@@ -105,7 +134,7 @@ def draw(
         batch: as `prepare` makes it.
         seen: the portraits as the model gets them, [B, 3, S, S].
         generator: draws errors of poses and codes; None: exact labels.
-        closeness: of the camera, for all alike.
+        ground: what it stands on.
 
     Returns:
         Decoded patches [B*N, 3, P, P], and the truth: image, flow (positions in the portrait's patch),
@@ -121,7 +150,7 @@ def draw(
         source_pose = source_pose + (shared + own).to(source_pose)
         driving_pose = driving_pose + shared.to(source_pose).repeat_interleave(n, 0)
         source_code = source_code + torch.randn(source_code.shape, generator=generator).to(source_code) * _CODE_NOISE
-    near = source_pose.new_full((len(driving_pose),), closeness)
+    near = source_pose.new_full((len(driving_pose),), ground.closeness)
     source_view, driving_view = view_of(source_pose, patch, near[:b]), view_of(driving_pose, patch, near)
     source_patch = cut_patch(seen, source_view, patch, size)
     features = close_up.look(source_patch).repeat_interleave(n, 0)
@@ -130,8 +159,12 @@ def draw(
     )
     codes = codes_of(target.dynamics, source_code.repeat_interleave(n, 0), driving_pose, source_pose, patch)
     lean = patch_lean(source_view, patch) - patch_lean(driving_view, patch)
-    layers = close_up(features, codes, source_patch, lean)
     from_patch, into_patch = patch_affine(source_view, patch), patch_affine(driving_view, patch)
+    base = None
+    if ground.surface is not None:
+        told = source_pose, source_code.repeat_interleave(n, 0), driving_pose, target.dynamics, near
+        base = base_flow(ground.surface(*told, seen.shape[-1] // 2)[0], from_patch, into_patch, size)
+    layers = close_up(features, codes, source_patch, lean, base)
     portraits = seen.repeat_interleave(n, 0)
     decoded = _shown(layers, from_patch, portraits)
     places = to_picture(patch_grid(size, seen.device).expand(b * n, -1, -1, -1), into_patch)
@@ -172,7 +205,9 @@ def patch_losses(decoded: Decoded, truth: dict[str, Tensor]) -> dict[str, Tensor
     }
 
 
-def score_closeups(closeups: CloseUps, shards: StillShards, size: int, count: int = 48) -> dict[str, float]:
+def score_closeups(
+    closeups: CloseUps, shards: StillShards, size: int, ground: Ground, count: int = 48
+) -> dict[str, float]:
     """PSNR of patches of unseen people, weighted like the loss, of copying the portrait's patch, and flow in pixels."""
     device = next(closeups.parameters()).device
     generator = torch.Generator().manual_seed(2)
@@ -181,7 +216,7 @@ def score_closeups(closeups: CloseUps, shards: StillShards, size: int, count: in
         batch = prepare(shards.pairs(8, 1, generator), size, None, device)
         for name, close_up, patch in _three(closeups):
             with torch.inference_mode(), mixed_precision(device):
-                decoded, truth = draw(close_up, patch, batch, batch.source.image, None, closeups.closeness)
+                decoded, truth = draw(close_up, patch, batch, batch.source.image, None, ground)
             for kind, image in (("", decoded.image), ("_copy", truth["still"])):
                 error = (image - truth["image"]).square().mean(1, keepdim=True) * truth["weights"]
                 error = error.sum((1, 2, 3)) / truth["weights"].expand_as(error).sum((1, 2, 3))
@@ -192,14 +227,14 @@ def score_closeups(closeups: CloseUps, shards: StillShards, size: int, count: in
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def write_patches(closeups: CloseUps, shards: StillShards, path: Path, size: int) -> None:
+def write_patches(closeups: CloseUps, shards: StillShards, path: Path, size: int, ground: Ground) -> None:
     """A row for each person: portrait's patch, result, truth, painted part, mask; of the mouth, then of an eye."""
     device = next(closeups.parameters()).device
     batch = prepare(shards.pairs(10, 1, torch.Generator().manual_seed(3)), size, None, device)
     columns: list[Tensor] = []
     for _, close_up, patch in _three(closeups)[:2]:
         with torch.inference_mode(), mixed_precision(device):
-            decoded, truth = draw(close_up, patch, batch, batch.source.image, None, closeups.closeness)
+            decoded, truth = draw(close_up, patch, batch, batch.source.image, None, ground)
         shown = (truth["still"], decoded.image, truth["image"], decoded.painted, decoded.mask.expand(-1, 3, -1, -1))
         columns += [F.interpolate(picture.float(), size=(96, 96), mode="bilinear") for picture in shown]
     rows = torch.stack(columns, dim=1).flatten(0, 1)
