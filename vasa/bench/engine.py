@@ -109,6 +109,13 @@ def decode_paths(vasa: Vasa, face: FaceLatents, count: int, seed: int) -> dict[s
     return {"fused": fused, "eager": eager}
 
 
+@torch.inference_mode()
+def exact_frames(vasa: Vasa, face: FaceLatents, count: int, seed: int) -> Tensor:
+    """What `decode_paths` should give, eager in float32."""
+    with plainly():
+        return vasa.models.face.decode(face.to(torch.float32), *drivers(vasa, count, seed)).image.clamp(0, 1)
+
+
 def window_paths(vasa: Vasa, steps: int, seed: int) -> dict[str, Callable[[], Tensor]]:
     """One diffusion window with audio and gaze guided, three rows."""
     config, device = vasa.config.motion, vasa.device

@@ -17,9 +17,11 @@ from . import clock, engine, operations
 from .table import Row, to_csv, to_markdown
 
 FRAME_TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 3e-2}
-"""Largest relative L2 difference of frames between the fused and the eager path."""
+"""Largest relative L2 error of the fused path's frames."""
+_ROUNDED_TWICE = 1.25
+"""Or how much larger than the eager path's own error in the same precision, which grows with the network."""
 MOTION_TOLERANCE = 2e-2
-"""The same for a window of motion, whose steps amplify rounding."""
+"""Largest difference from the eager path of a window of motion, whose steps amplify rounding."""
 
 
 def bench(
@@ -77,13 +79,14 @@ def judge(cases: list[operations.Case]) -> dict[str, tuple[float, float]]:
 
 
 def judge_engine(vasa: Vasa, seed: int) -> dict[str, tuple[float, float]]:
-    """The same for frames and motion, against the eager path."""
+    """The same for frames against float32, where the eager path's own error is allowed, too; motion against eager."""
     with torch.inference_mode():
         face = vasa.encode(engine.portrait(vasa, seed))
-        frames = engine.decode_paths(vasa, face, 2, seed)
+        exact = engine.exact_frames(vasa, face, 2, seed)
+        away = {path: _distance(run(), exact) for path, run in engine.decode_paths(vasa, face, 2, seed).items()}
         window = engine.window_paths(vasa, 10, seed)
         return {
-            "frames": (_distance(frames["fused"](), frames["eager"]()), FRAME_TOLERANCE[vasa.dtype]),
+            "frames": (away["fused"], max(FRAME_TOLERANCE[vasa.dtype], _ROUNDED_TWICE * away["eager"])),
             "motion": (_distance(window["fused"](), window["eager"]()), MOTION_TOLERANCE),
         }
 

@@ -72,23 +72,25 @@ class MeanSurface(nn.Module):
         """
         b, s = len(head_pose), size
         back, there = inverse_pose_matrix(head_pose), pose_matrix(source_pose)
-        pixels = identity_grid((s, s), head_pose.device).movedim(-1, 0)[None].expand(b, -1, -1, -1)
         here, apart = self._moved(dynamics), self._moved(source_dynamics - dynamics)
         ground = torch.cat([self.depth, self.support])[None]
         steep = 1 / back[:, 2, 2].clamp_min(0.3)[:, None, None, None]
 
         def met(z: Tensor) -> tuple[Tensor, ...]:
             """Depth of the pixels -> the point, where it is at rest, what the maps say there, how much deeper it is."""
+            pixels = identity_grid(z.shape[2:], z.device).movedim(-1, 0)[None].expand(b, -1, -1, -1)
             point = moved_in_space(back, out_of_perspective(torch.cat([pixels, z], dim=1), closeness))
             rest = point - self._at(here, point)
             rest = point - (moved := self._at(here, rest))
             found = self._at(ground, rest)
             return point, rest, found, found[:, :1] + moved[:, 2:] - point[:, 2:]
 
-        z = (_START * head_pose[:, 5].float().exp())[:, None, None, None].expand(-1, 1, s, s)
+        z = (_START * head_pose[:, 5].float().exp())[:, None, None, None].expand(-1, 1, s // 2, s // 2)
         with torch.no_grad():
-            for _ in range(_STEPS):
+            for _ in range(_STEPS):  # in a picture of half the size, then in the whole
                 z = z + 0.6 * steep * met(z)[-1]
+            z = F.interpolate(z, size=(s, s), mode="bilinear", align_corners=True)
+            z = z + 0.8 * steep * met(z)[-1]
         z = z + steep * met(z)[-1]  # one step that gradients see
         point, rest, found, deeper = met(z)
         seen = in_perspective(moved_in_space(there, point + self._at(apart, rest)), closeness)[:, :2]
