@@ -54,4 +54,4 @@ def mean_surface(pack: HeadPack, middle: tuple[float, float], half: float, size:
     depth = torch.where(support > 0, share @ place[:, 2], _BEHIND)
     fields = (moved.movedim(-1, 1) @ share.T) * support
     fields = torch.cat([fields, fields.new_zeros(len(DYNAMICS) - len(fields), *fields.shape[1:])])
-    return (x.unflatten(-1, (size, size)) for x in (depth[None], support[None], fields))
+    return tuple(x.unflatten(-1, (size, size)) for x in (depth[None], support[None], fields))

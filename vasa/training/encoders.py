@@ -15,7 +15,7 @@ from ..synthetic.augment import add_occluder, sensor
 from .data import StillShards, colour_jitter, moved, moved_landmarks
 from .loop import TimeBox, Trainer
 from .losses import dynamics_loss
-from .near import NEAR_SHARE, draw_near, near_losses, wrong_frame
+from .near import NEAR_SHARE, near_step, wrong_frame
 from .reader import score_readings
 
 
@@ -57,19 +57,13 @@ def train_encoders(
     trainer = Trainer(Encoders(config), out, box, resume)
     device = trainer.accelerator.device
 
-    def near_step() -> dict[str, Tensor]:
-        stills = draw_near(shards, batch_size, generator).to(device)
-        frame = wrong_frame(stills.head_pose, generator)
-        with trainer.accelerator.autocast():
-            losses = near_losses(trainer.raw.dynamics.near, trainer.raw.dynamics.fine, stills, frame, spread)
-        trainer.descend(sum(losses.values()))
-        return losses
-
     def step(index: int) -> dict[str, Tensor]:
         if index % 200 == 0:
             shards.refresh()
         if trainer.raw.dynamics.fine is not None and trainer.progress < NEAR_SHARE:
-            return near_step()
+            return near_step(
+                trainer, trainer.raw.dynamics.near, trainer.raw.dynamics.fine, shards, batch_size, generator, spread
+            )
         stills, _ = shards.stills(batch_size, generator)
         image = resize_pictures(stills.image, min(stills.image.shape[-1], 256))
         image, truth, affine = moved(image, stills.head_pose, generator)

@@ -14,6 +14,7 @@ from ..latents import DYNAMICS
 from ..synthetic.augment import sensor
 from ..synthetic.emotions import emotion_of
 from .data import Stills, StillShards, colour_jitter
+from .loop import Trainer
 from .losses import dynamics_loss
 
 NEAR_SHARE = 0.6
@@ -46,6 +47,19 @@ def near_losses(near: PatchTrunks, fine: nn.Module, stills: Stills, frame: Tenso
     }
     if read.shape[-1] > len(DYNAMICS):
         losses["emotion"] = emotion_loss(read[:, len(DYNAMICS) :].log_softmax(-1), stills.dynamics)
+    return losses
+
+
+def near_step(
+    trainer: Trainer, near: PatchTrunks, fine: nn.Module, shards: StillShards, batch_size: int,
+    generator: torch.Generator, spread: Tensor,
+) -> dict[str, Tensor]:  # fmt: skip
+    """One step of this lesson; the losses, for the log."""
+    stills = draw_near(shards, batch_size, generator).to(trainer.accelerator.device)
+    frame = wrong_frame(stills.head_pose, generator)
+    with trainer.accelerator.autocast():
+        losses = near_losses(near, fine, stills, frame, spread)
+    trainer.descend(sum(losses.values()))
     return losses
 
 

@@ -18,7 +18,7 @@ from ..synthetic.emotions import emotion_of
 from .data import Stills, StillShards, colour_jitter, moved, moved_landmarks, moved_parts
 from .loop import TimeBox, Trainer
 from .losses import dynamics_loss
-from .near import NEAR_SHARE, draw_near, emotion_loss, near_losses, wrong_frame
+from .near import NEAR_SHARE, emotion_loss, near_step, wrong_frame
 
 
 def reader_losses(
@@ -87,17 +87,9 @@ def train_reader(
     people = nn.Linear(reader.config.identity_dim, len(shards), bias=False).to(device)
     people_optimiser = torch.optim.AdamW(people.parameters(), lr=2e-3)
 
-    def near_step() -> dict[str, Tensor]:
-        stills = draw_near(shards, batch_size, generator).to(device)
-        frame = wrong_frame(stills.head_pose, generator)
-        with trainer.accelerator.autocast():
-            losses = near_losses(trainer.raw.near, trainer.raw.fine, stills, frame, spread)
-        trainer.descend(sum(losses.values()))
-        return losses
-
     def step(index: int) -> dict[str, Tensor]:
         if trainer.raw.fine is not None and trainer.progress < NEAR_SHARE:
-            return near_step()
+            return near_step(trainer, trainer.raw.near, trainer.raw.fine, shards, batch_size, generator, spread)
         stills, person = shards.stills(batch_size, generator, frames_each=2)
         image, head_pose, affine = moved(stills.image, stills.head_pose, generator)
         landmarks = moved_landmarks(stills.landmarks, affine)
