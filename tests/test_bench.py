@@ -8,7 +8,7 @@ import torch
 
 from vasa import cli
 from vasa.backends.liveportrait.config import RendererConfig
-from vasa.bench import engine, family, operations, run, table
+from vasa.bench import clock, engine, family, operations, run, table
 from vasa.bench.clock import Timing
 from vasa.config import TINY
 from vasa.errors import InputError
@@ -16,6 +16,7 @@ from vasa.io import encoder
 
 FOLDER = Path(__file__).parent / "data" / "tiny"
 CPU = torch.device("cpu")
+RACE = clock.race
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,11 @@ def no_clock(monkeypatch):
 
 def test_every_subject_is_judged_measured_and_written(tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "BATCHES", (1, 2))
-    rows, device = run.bench(str(FOLDER), device="cpu", precision="fp32", quick=True)
+    kept = []
+    rows, device = run.bench(
+        str(FOLDER), device="cpu", precision="fp32", quick=True, keep=lambda rows, _: kept.append(len(rows))
+    )
+    assert len(kept) > 4 and kept == sorted(set(kept)) and kept[-1] == len(rows)
     subjects = {row.subject for row in rows}
     expected = {"encode", "decode, batch 1", "decode, batch 2", "warp, one volume for all frames", "guided step"}
     assert expected <= subjects
@@ -47,6 +52,25 @@ def test_every_subject_is_judged_measured_and_written(tmp_path, monkeypatch):
     assert len(stored) == len(rows) and all(row["commit"] and row["device"] and row["torch"] for row in stored)
     if Path("/proc/self/clear_refs").exists():
         assert all(row.memory > 50 for row in rows if row.subject == "encode")
+
+
+def test_slow_work_is_not_repeated():
+    def turns(seconds_a_turn, warm):
+        now = [0.0]
+        runs = []
+
+        def run():
+            runs.append(1)
+            now[0] += seconds_a_turn
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(clock.time, "perf_counter", lambda: now[0])
+            taken = RACE({"one": run}, CPU, seconds=1.0, warm=warm)["one"].turns
+        return taken, len(runs)
+
+    assert turns(0.1, warm=False) == (11, 12)
+    assert turns(25.0, warm=True) == (3, 3)
+    assert turns(100.0, warm=True) == (1, 1)
 
 
 def test_nothing_is_timed_while_something_is_wrong(monkeypatch):

@@ -17,6 +17,8 @@ import torch
 
 _FLUSH_BYTES = 256 << 20
 """Larger than any GPU's cache."""
+_PATIENCE = 60.0
+"""Seconds for each contestant after which one turn is enough: large models on a CPU."""
 _PROCESS = Path("/proc/self")
 
 
@@ -44,19 +46,20 @@ class Timing:
 
 def race(
     contestants: dict[str, Callable[[], object]], device: torch.device, *, seconds: float = 2.0, flush: bool = True,
-    most: int = 200,
+    most: int = 200, warm: bool = False,
 ) -> dict[str, Timing]:  # fmt: skip
     """Time functions side by side.
 
     Args:
         contestants: name -> what to run; each is warmed up first.
         device: where they work.
-        seconds: time to spend on each, about; at least three turns are taken.
+        seconds: time to spend on each, about; at least three turns are taken, or what a minute has room for.
         flush: empty the GPU's cache before each turn.
         most: turns at most.
+        warm: each has run once already.
     """
     for run in contestants.values():
-        for _ in range(3 if device.type == "cuda" else 1):
+        for _ in range((3 if device.type == "cuda" else 1) - warm):
             run()
     scratch = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device=device) if device.type == "cuda" and flush else None
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
@@ -66,7 +69,8 @@ def race(
             taken[name].append(_once(run, device, scratch))
         turns = len(next(iter(taken.values())))
         spent = time.perf_counter() - began
-        if turns >= most or (turns >= 3 and spent > seconds * len(contestants)):
+        enough = turns >= 3 or spent > _PATIENCE * len(contestants)
+        if turns >= most or (enough and spent > seconds * len(contestants)):
             break
     return {name: _summary(turns) for name, turns in taken.items()}
 

@@ -34,6 +34,7 @@ Paths = dict[str, Callable[[], Tensor]]
 def bench_family(
     clone: Path | None = None, *, device: str = "auto", precision: str = "auto", seconds: float = 2.0,
     quick: bool = False, config: RendererConfig | None = None, progress: Callable[[str], None] = lambda line: None,
+    keep: Callable[[list[Row], torch.device], None] = lambda rows, device: None,
 ) -> tuple[list[Row], torch.device]:  # fmt: skip
     """Measure extractors, warp and decoder.
 
@@ -45,6 +46,7 @@ def bench_family(
         quick: single frames only.
         config: sizes; default the published ones.
         progress: is told what is being done.
+        keep: is given all rows there are, after every subject.
 
     Returns:
         The rows, and the device they belong to.
@@ -72,7 +74,7 @@ def bench_family(
     for what, (frames, paths, _) in cases.items():
         progress(what)
         memory = {provider: clock.peak_memory(run, place) for provider, run in paths.items()}
-        timings = clock.race(paths, place, seconds=seconds, flush=False)
+        timings = clock.race(paths, place, seconds=seconds, flush=False, warm=True)
         work = arithmetic_of(paths["eager"])
         for provider, timing in timings.items():
             rows.append(
@@ -91,6 +93,7 @@ def bench_family(
                     memory[provider] / 1e6,
                 )  # fmt: skip
             )
+        keep(rows, place)
     return rows, place
 
 

@@ -27,6 +27,7 @@ MOTION_TOLERANCE = 2e-2
 def bench(
     model: str = "vasa-mini", *, device: str = "auto", precision: str = "auto", seed: int = 0, seconds: float = 2.0,
     quick: bool = False, progress: Callable[[str], None] = lambda line: None,
+    keep: Callable[[list[Row], torch.device], None] = lambda rows, device: None,
 ) -> tuple[list[Row], torch.device]:  # fmt: skip
     """Measure operations and engine.
 
@@ -37,6 +38,7 @@ def bench(
         seconds: to spend on each contestant, about.
         quick: batches of 1 and 8 and the ten-step window only.
         progress: is told what is being done.
+        keep: is given all rows there are, after every subject.
 
     Returns:
         The rows, and the device they belong to.
@@ -64,6 +66,7 @@ def bench(
     for subject, shape, frames, paths in subjects(vasa, seed, quick):
         progress(subject)
         rows += _subject(vasa, subject, shape, frames, paths, seconds, speed, errors)
+        keep(rows, vasa.device)
     return rows, vasa.device
 
 
@@ -111,7 +114,7 @@ def subjects(vasa: Vasa, seed: int, quick: bool):
             engine.window_paths(vasa, steps, seed)
         )  # fmt: skip
     yield "first frame after a hop of sound", shape, 0, engine.hop_paths(vasa, face, 1.0, 10, seed)
-    made = sum(len(frames) for frames in engine.session(vasa, face, 2.0, 10, seed).frames(8))
+    made = engine.session(vasa, face, 2.0, 10, seed).frames_ready
     yield "streaming, frames of 2 s of sound", shape, made, engine.stream_paths(vasa, face, 2.0, 10, seed)
 
 
@@ -151,7 +154,7 @@ def _subject(
     speed: tuple[float, float], errors: dict[str, tuple[float, float]],
 ) -> list[Row]:  # fmt: skip
     memory = {provider: clock.peak_memory(run, vasa.device) for provider, run in paths.items()}
-    timings = clock.race(paths, vasa.device, seconds=seconds, flush=False)
+    timings = clock.race(paths, vasa.device, seconds=seconds, flush=False, warm=True)
     work = engine.arithmetic_of(paths["eager"])
     what = "motion" if subject.startswith("window") else "frames"
     rows = []

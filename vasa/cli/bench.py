@@ -23,7 +23,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     bench.add_argument("--quick", action="store_true", help="fewer sizes")
     bench.add_argument("--published", type=Path, metavar="CLONE",
                        help="with liveportrait: the published repository, whose modules take part")  # fmt: skip
-    bench.add_argument("-o", "--out", type=Path, help="write OUT.csv and OUT.md")
+    bench.add_argument("-o", "--out", type=Path, help="write OUT.csv and OUT.md, after every subject")
     bench.set_defaults(run=run)
 
 
@@ -32,18 +32,22 @@ def run(given: argparse.Namespace) -> None:
 
     from ..bench import family
     from ..bench.run import bench, write
-    from ..bench.table import to_markdown
+    from ..bench.table import Row, to_markdown
 
     if given.published is not None and given.model != family.NAME:
         raise InputError(f"--published goes with --model {family.NAME} alone; leave one of them out")
     if given.threads:
         torch.set_num_threads(given.threads)
+
+    def keep(rows: list[Row], device: torch.device) -> list[Path]:
+        return write(rows, device, given.out) if given.out else []
+
     common = {"device": given.device, "precision": given.precision, "seconds": given.seconds, "quick": given.quick,
-              "progress": lambda line: print(line, file=sys.stderr)}  # fmt: skip
+              "keep": keep, "progress": lambda line: print(line, file=sys.stderr)}  # fmt: skip
     if given.model == family.NAME:
         rows, device = family.bench_family(given.published, **common)
     else:
         rows, device = bench(given.model, seed=given.seed, **common)
     print(to_markdown(rows, device), end="")
-    for path in write(rows, device, given.out) if given.out else ():
+    for path in keep(rows, device):
         print(path)
