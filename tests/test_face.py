@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vasa.config import BROW_TRUNK, PATCH_TRUNK, TINY, VASA1, VASA_MINI, VasaConfig
 from vasa.face.decoder import Decoder, enlarge, sample_picture
 from vasa.face.encoder import FACE_CENTRE, DynamicsEncoder, align_face, align_grid
+from vasa.face.matte import PersonMatte
 from vasa.face.model import FaceModel
 from vasa.face.near import MARKS, MarkTrunk, PatchTrunks
 from vasa.face.patches import mirror_pose
@@ -350,6 +351,7 @@ def test_shipped_parts_fit_their_limits():
         "motion": Denoiser(VASA_MINI.motion, VASA_MINI.motion_dim, audio.feature_dim),
         "audio": audio,
         "reader": FaceReader(VASA_MINI.reader),
+        "matte": PersonMatte(),
     }
     megabytes = {k: sum(p.numel() for p in m.parameters()) * 2 / 1e6 for k, m in parts.items()}
     assert sum(megabytes.values()) < 30 and max(megabytes.values()) < 15 and megabytes["reader"] < 3

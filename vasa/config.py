@@ -58,6 +58,7 @@ class FaceConfig:
     identity_trunk: TrunkConfig = TrunkConfig("resnet50", 256)
     pose_trunk: TrunkConfig = TrunkConfig("resnet18", 128)
     dynamics_trunk: TrunkConfig = TrunkConfig("resnet18", 128)
+    """E_dyn's view of the whole face; "none" where what is seen from near says it all (not in the paper)."""
     dynamics_patches: TrunkConfig = TrunkConfig("none")
     """E_dyn also looks at mouth and eyes from near, each through a trunk like this ("none": not, as in the paper)."""
     dynamics_brows: TrunkConfig = TrunkConfig("none")
@@ -208,9 +209,6 @@ def _tuples(value: Any) -> Any:
 
 VASA1 = VasaConfig("vasa-1", FaceConfig(), AudioConfig(), MotionConfig())
 
-
-_SMALL_TRUNK = TrunkConfig("plain", 128, unshuffle=2, widths=(24, 40, 64, 96))
-
 VASA_MINI = VasaConfig(
     "vasa-mini",
     FaceConfig(
@@ -231,7 +229,7 @@ VASA_MINI = VasaConfig(
         unet_skip_blocks=False,
         identity_trunk=TrunkConfig("plain", 128, unshuffle=4, widths=(32, 64, 96)),
         pose_trunk=TrunkConfig("plain", 128, unshuffle=2, widths=(32, 64, 96, 160)),
-        dynamics_trunk=_SMALL_TRUNK,
+        dynamics_trunk=TrunkConfig("none"),
         dynamics_patches=PATCH_TRUNK,
         dynamics_brows=BROW_TRUNK,
         identity_channels=64,

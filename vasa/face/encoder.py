@@ -84,8 +84,10 @@ class DynamicsEncoder(nn.Module):
 
     def __init__(self, config: FaceConfig) -> None:
         super().__init__()
-        self.trunk = Trunk(config.dynamics_trunk, config.group_width)
-        features = self.trunk.channels * 16
+        self.trunk, features = None, 0
+        if config.dynamics_trunk.kind != "none":
+            self.trunk = Trunk(config.dynamics_trunk, config.group_width)
+            features = self.trunk.channels * 16
         self.near = self.fine = None
         if config.dynamics_patches.kind != "none":
             g, closeness = config.group_width, config.closeness
@@ -93,8 +95,10 @@ class DynamicsEncoder(nn.Module):
             features += self.near.channels
             if self.near.brows is not None:
                 self.fine = near_head(self.near.channels, config.dynamics_dim)
-        self.head = nn.Linear(features, config.dynamics_dim)
-        if self.fine is not None:  # whose corrections it then makes
+        self.head = None
+        if self.fine is None or self.trunk is not None:
+            self.head = nn.Linear(features, config.dynamics_dim)
+        if self.fine is not None and self.head is not None:  # whose corrections it then makes
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
 
@@ -103,13 +107,16 @@ class DynamicsEncoder(nn.Module):
 
     def look(self, pictures: Tensor, head_pose: Tensor) -> tuple[Tensor, Tensor | None]:
         """Dynamics, and the landmarks `near.MARKS` in the picture where the configuration finds them, [B, 42, 2]."""
-        seen = self.trunk(align_face(pictures, head_pose, self.trunk.config.input_size)).flatten(1)
-        if self.near is None:
-            return self.head(seen).float(), None
-        near, marks = self.near(pictures, head_pose)
-        dynamics = self.head(torch.cat([seen, near], dim=-1)).float()
-        if self.fine is not None:
-            dynamics = dynamics + self.fine(near).float()
+        features, marks, dynamics = [], None, 0.0
+        if self.trunk is not None:
+            features.append(self.trunk(align_face(pictures, head_pose, self.trunk.config.input_size)).flatten(1))
+        if self.near is not None:
+            near, marks = self.near(pictures, head_pose)
+            features.append(near)
+            if self.fine is not None:
+                dynamics = self.fine(near).float()
+        if self.head is not None:
+            dynamics = dynamics + self.head(torch.cat(features, dim=-1)).float()
         return dynamics, marks
 
 
