@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from .performance import REPORT_SECONDS, Status
 from .studio import Job
+from .workers import worker
 
 STAGES = {"motion": "Planning the movement", "frames": "Drawing", "tracking": "Watching the driver"}
 Progress = Callable[[str, int, int], None]
@@ -35,7 +35,7 @@ def watched(job: Job, work: Callable[[Progress], Any]) -> Iterator[Status | Any]
         except BaseException as error:
             failed.append(error)
 
-    thread = threading.Thread(target=run, daemon=True, name="vasa-work")
+    thread = worker("work", run)
     thread.start()
     try:
         while thread.is_alive():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
@@ -23,6 +23,7 @@ from .inspect_tab import build_inspect_tab
 from .live_tab import build_live_tab
 from .look import CSS, theme
 from .studio import LONGEST_SECONDS, Studio
+from .workers import worker
 from .workflow_tab import build_workflow_tab
 
 TITLE = "vasa"
@@ -108,7 +109,7 @@ def serve(
     app.live.mount(app.app)
     if warm:
         pairs = [files for _, *files in examples()]
-        threading.Thread(target=make_examples, args=(app.studio, pairs), daemon=True, name="vasa-examples").start()
+        worker("examples", partial(make_examples, app.studio, pairs)).start()
     if block:
         try:
             app.block_thread()

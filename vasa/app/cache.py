@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,13 +62,12 @@ def make_examples(studio: Studio, pairs: list[tuple[str, str]]) -> None:
             if (cache_folder() / _key(studio, portrait, speech) / "report.json").exists():
                 break
             while (job := studio.begin_in_background()) is None:
-                if studio.closed:
+                if studio.closing.wait(PAUSE_SECONDS):
                     return
-                time.sleep(PAUSE_SECONDS)
             try:
                 collections.deque(example_events(studio, job, studio.folder("examples"), portrait, speech), maxlen=0)
             except Stopped:
-                time.sleep(PAUSE_SECONDS)
+                studio.closing.wait(PAUSE_SECONDS)
             except (InputError, OSError):
                 return
 

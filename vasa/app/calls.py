@@ -49,6 +49,7 @@ class Calls:
         self._ends: dict[str, Callable[[], Any]] = {}
         self.streams: dict[str, Any] = {}
         """Calls of those whom WebRTC does not reach, by user."""
+        studio.at_close.append(self.close)
 
     @property
     def ice_servers(self) -> list[dict[str, Any]]:
@@ -74,6 +75,11 @@ class Calls:
             end()
         if (stream := self.streams.pop(user, None)) is not None:
             stream.performer.close()
+
+    def close(self) -> None:
+        """The page ends: nobody listens any more."""
+        for performer in [*self._performers.values(), *(stream.performer for stream in self.streams.values())]:
+            performer.close()
 
     def mount(self, app: Any) -> None:
         """Add the route that takes offers to the page's server."""

@@ -31,6 +31,7 @@ from ..signature import sign_as_configured
 from ..stream import Session
 from .label import with_label
 from .studio import Job, Portrait, Stopped, Studio
+from .workers import worker
 
 LARGEST_PREVIEW = 1024
 """Longest side of what the page plays while a large picture is made, pixels; the file keeps its size."""
@@ -119,7 +120,7 @@ def perform(
 
     listening = threading.Event()
     listening.set()
-    thread = threading.Thread(target=work, daemon=True, name="vasa-run")
+    thread = worker("run", work)
     thread.start()
     try:
         while (event := events.get()) is not None:

@@ -18,6 +18,7 @@ from ..live import live_plan
 from ..provenance import mark
 from ..stream import Full, Session
 from .studio import Portrait
+from .workers import worker
 
 SILENT = 10 ** (-50 / 20)
 """Root mean square below which sound may be left out to catch up."""
@@ -66,7 +67,7 @@ class Performer:
         self._heard: queue.Queue[np.ndarray] = queue.Queue(maxsize=500)
         self._closed = threading.Event()
         self._changed: Controls | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True, name="vasa-live")
+        self._thread = worker("live", self._run)
 
     def start(self) -> None:
         self._thread.start()

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from ..io.audio import LoadedAudio, load_audio
 from ..io.face import Crop, CropRequest, portrait_crop
 from ..io.image import LoadedImage, load_image
 from ..latents import FaceLatents
+from .workers import wait_for_workers
 
 KEPT_PORTRAITS = 8
 KEPT_BROWSERS = 1000
@@ -107,7 +108,9 @@ class Studio:
         self._users: set[object] = set()
         self._owners: OrderedDict[str, str] = OrderedDict()
         self._last: OrderedDict[str, Path] = OrderedDict()
-        self.closed = False
+        self.closing = threading.Event()
+        self.at_close: list[Callable[[], None]] = []
+        """Called when the page closes, to stop what is not a job."""
         self.root = Path(tempfile.mkdtemp(prefix="vasa-app-"))
 
     @property
@@ -143,10 +146,13 @@ class Studio:
             self._portraits.clear()
 
     def close(self) -> None:
-        """Stop what runs and delete all users' files."""
-        self.closed = True
+        """Stop what runs, wait for it, and delete all users' files."""
+        self.closing.set()
         for job in [*self._jobs.values(), self._background]:
             job.stop.set()
+        for stop in self.at_close:
+            stop()
+        wait_for_workers()
         shutil.rmtree(self.root, ignore_errors=True)
 
     # --- users
@@ -185,7 +191,7 @@ class Studio:
         """A job that stops as soon as somebody else begins one; None where somebody is at work, or all is over."""
         # there first, so that whoever comes now stops this one
         self._background = job = Job()
-        return None if self._jobs or self._users or self.closed else job
+        return None if self._jobs or self._users or self.closing.is_set() else job
 
     def end(self, user: str | None, job: Job) -> None:
         """Forget a job."""
