@@ -213,7 +213,8 @@ def test_arithmetic_of_vasa_mini_is_that_of_its_weights():
     with torch.device("meta"):
         model, pose = FaceModel(face).requires_grad_(False), torch.zeros(1, 6)
         with FlopCounterMode(display=False) as encoding:
-            latents = model.encode(torch.zeros(1, 3, face.image_size, face.image_size))
+            picture, person = torch.zeros(1, 3, face.image_size, face.image_size), torch.zeros(1, 1, 128, 128)
+            latents = model.encode(picture, person=person)
         with FlopCounterMode(display=False) as decoding:
             model.decode(latents, pose, torch.zeros(1, face.dynamics_dim))
     encode, decode = (f"{counter.get_total_flops() / 1e9:.1f}" for counter in (encoding, decoding))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from vasa.config import BROW_TRUNK, PATCH_TRUNK, TINY, VASA1, VASA_MINI, VasaConfig
+from vasa.face.background import behind
 from vasa.face.decoder import Decoder, enlarge, sample_picture
 from vasa.face.encoder import FACE_CENTRE, DynamicsEncoder, align_face, align_grid
 from vasa.face.matte import PersonMatte
@@ -232,6 +233,32 @@ def test_a_model_that_chooses_the_surface_follows_it(portrait):
     assert (avoided - exact)[..., 24:40, 24:40].abs().max() > 0.02
 
 
+def test_a_background_is_spread_over_its_person():
+    slope = identity_grid((64, 64)).movedim(-1, 0)[None, :1].expand(-1, 3, -1, -1) / 4 + 0.5
+    person = torch.zeros(1, 1, 32, 32)
+    person[..., 10:22, 12:20] = 1
+    shown = F.interpolate(person, size=64).expand(-1, 3, -1, -1) * (1 - 2 * slope) + slope  # far from the slope
+    plate = behind(shown, person)
+    assert (plate - slope).abs().max() < 0.06 and (plate - slope)[..., :16, :].abs().max() < 1e-3
+    assert torch.allclose(behind(slope, person * 0), slope, atol=1e-3)
+    assert behind(slope, torch.ones_like(person)).isfinite().all(), "a portrait that is all person"
+
+
+def test_what_is_uncovered_can_be_painted_with_the_background(portrait):
+    torch.manual_seed(0)
+    model, z = FaceModel(replace(TINY.face, background=True)).eval(), torch.zeros(1, 59)
+    p, person = pose(0.0, 0.0, 0.0, 0.0, 0.0, 0.0), torch.ones(1, 1, 32, 32)
+    person[..., :8] = 0
+    with pytest.raises(ValueError, match="expected the person's matte"):
+        model.encode(portrait, p, z)
+    with torch.inference_mode():
+        face = model.encode(portrait, p, z, person)
+        model.decoder.behind.bias.fill_(30.0)
+        painted = model.drawn(face, p.expand(2, -1), z.expand(2, -1)).painted
+    assert torch.allclose(painted, behind(portrait, person).expand(2, -1, -1, -1), atol=1e-4)
+    assert (painted - portrait)[..., 32:].abs().max() > 0.1
+
+
 def test_an_untrained_model_moves_pixels_as_a_near_camera_sees_them(portrait):
     """One plane of the volume chosen everywhere: the flow is that of this plane, seen twice in perspective."""
     torch.manual_seed(0)
@@ -303,9 +330,10 @@ def test_mini_is_cheap_to_decode():
     with torch.device("meta"):
         model = FaceModel(VASA_MINI.face)
         portrait, p, z = torch.empty(1, 3, 256, 256), torch.empty(1, 6), torch.empty(1, 59)
-        face = model.encode(portrait, p, z)
+        person = torch.empty(1, 1, 128, 128)
+        face = model.encode(portrait, p, z, person)
         assert flops(lambda: model.decode(face, p, z)) < 8
-        assert flops(lambda: model.encode(portrait, p, z)) < 8
+        assert flops(lambda: model.encode(portrait, p, z, person)) < 8
 
 
 VASA1_TABLE = {

@@ -64,6 +64,8 @@ class Models:
     motion: Denoiser
     audio: AudioEncoder | AbsentEncoder
     reader: FaceReader | None
+    matte: PersonMatte | None = None
+    """Tells the person from the background, for a face model that paints with the latter."""
 
 
 def find(name_or_folder: str | Path) -> Path:
@@ -126,8 +128,9 @@ def load(name_or_folder: str | Path, device: torch.device | str = "cpu") -> Mode
     state, _ = read_weights(folder / "motion.safetensors")
     denoiser = Denoiser(config.motion, config.motion_dim, audio.feature_dim)
     motion = _filled(denoiser, state, folder / "motion.safetensors")
-    models = Models(config, face, motion, audio, load_reader(folder))
-    for model in (models.face, models.motion, models.audio, models.reader):
+    matte = load_matte() if config.face.background else None
+    models = Models(config, face, motion, audio, load_reader(folder), matte)
+    for model in (models.face, models.motion, models.audio, models.reader, models.matte):
         if model is not None:
             model.to(device).eval().requires_grad_(False)
     return models

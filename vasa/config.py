@@ -95,6 +95,8 @@ class FaceConfig:
     """Cells per side of the fields by which dynamics move that surface."""
     relief: bool = False
     """Detail path: it also predicts depths, which move pixels as far as the head's turn says (not in the paper)."""
+    background: bool = False
+    """Detail path: what a moving head uncovers is painted with the portrait without its person."""
     relight: bool = False
     """Detail path: warped pixels get a smooth predicted gain, as a head that turns changes its shading."""
     mouth_size: int = 64
@@ -249,6 +251,7 @@ VASA_MINI = VasaConfig(
         surface=64,
         surface_fields=24,
         relief=True,
+        background=True,
         relight=True,
         mouth_widths=(80, 48, 24),
         eye_widths=(56, 32, 16),

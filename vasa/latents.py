@@ -46,6 +46,7 @@ class FaceLatents:
         portrait: the picture the detail path samples from, [B, 3, S, S] in [0, 1].
         mouth: features of its mouth for the close-up, [B, C', h, w]; None without close-ups.
         eyes: features of its eyes, [B, 2, C", h', w'].
+        background: the picture without the person, [B, 3, S, S]; None where the model does not paint with it.
     """
 
     appearance_volume: Tensor
@@ -55,6 +56,7 @@ class FaceLatents:
     portrait: Tensor
     mouth: Tensor | None = None
     eyes: Tensor | None = None
+    background: Tensor | None = None
 
     def to(self, *args, **kwargs) -> FaceLatents:
         """Move every tensor; `head_pose` and `facial_dynamics` keep float32."""

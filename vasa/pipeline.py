@@ -167,8 +167,9 @@ class Vasa:
             )
         picture = portrait[None].to(self.device)
         head_pose, facial_dynamics = self.models.face.read(picture)
+        person = None if self.models.matte is None else self.models.matte.matte(picture)
         with self._precision():
-            return self.models.face.encode(picture, head_pose, facial_dynamics)
+            return self.models.face.encode(picture, head_pose, facial_dynamics, person)
 
     @torch.inference_mode()
     def generate(

@@ -146,8 +146,10 @@ class Decoder(nn.Module):
             self.fine_flow = nn.Conv2d(c, moves * self.shuffle**2, 3, padding=1)
             self.mask = nn.Conv2d(c, self.shuffle**2, 3, padding=1)
             self.gain = nn.Conv2d(c, 3, 3, padding=1) if config.relight else None
+            self.behind = nn.Conv2d(c, self.shuffle**2, 3, padding=1) if config.background else None
             self.shoulders = nn.Linear(code_size(config), 6) if config.pose_aware else None
-            for layer in (self.choose_depth, self.coarse_flow, self.fine_flow, self.mask, self.gain, self.shoulders):
+            flows = self.choose_depth, self.coarse_flow, self.fine_flow, self.shoulders
+            for layer in (*flows, self.mask, self.gain, self.behind):
                 if layer is not None:
                     nn.init.zeros_(layer.weight)
                     nn.init.zeros_(layer.bias)
@@ -160,6 +162,7 @@ class Decoder(nn.Module):
         source_positions: Tensor | None = None,
         portrait: Tensor | None = None,
         between: Between | None = None,
+        background: Tensor | None = None,
     ) -> Tensor | Layers:
         """Render a posed volume: to a picture [B, 3, S, S], or with the detail path to the layers of one.
 
@@ -170,6 +173,7 @@ class Decoder(nn.Module):
             source_positions: where each voxel lies in the portrait, [B, D, 2, H, W] float32.
             portrait: [B, 3, S, S] in [0, 1]; like `source_positions` only for the detail path.
             between: the two pictures' geometry, for the detail path.
+            background: the portrait without its person, [B, 3, S, S], where the configuration asks for it.
         """
         x, plain = self.project(volume), code
         if self.codes is not None:
@@ -198,8 +202,12 @@ class Decoder(nn.Module):
         x = self.ups[-1](torch.cat([x, added], dim=1), code)
         flow = enlarge(flow, x.shape[-1] * self.shuffle)
         fine = _movement(F.pixel_shuffle(self.fine_flow(x).float(), self.shuffle), flow, between)
+        painted = self._paint(x)
+        if self.behind is not None:
+            uncovered = torch.sigmoid(F.pixel_shuffle(self.behind(x), self.shuffle).float())
+            painted = torch.lerp(painted, _resized(background, painted.shape[-1]).float(), uncovered)
         return Layers(
-            painted=self._paint(x),
+            painted=painted,
             flow=flow + fine,
             mask=torch.sigmoid(F.pixel_shuffle(self.mask(x), self.shuffle).float()),
             gain=None if self.gain is None else gain_of(self.gain(x)),

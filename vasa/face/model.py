@@ -19,6 +19,7 @@ from ..geometry import (
 )  # fmt: skip
 from ..kernels.dispatch import warp_volume
 from ..latents import FaceLatents
+from .background import behind
 from .blocks import resize_pictures
 from .closeup import CloseUps
 from .decoder import Between, Decoded, Decoder, Layers, compose
@@ -67,14 +68,21 @@ class FaceModel(nn.Module):
         return head_pose, self.dynamics(pictures, head_pose)
 
     def encode(
-        self, portrait: Tensor, head_pose: Tensor | None = None, facial_dynamics: Tensor | None = None
-    ) -> FaceLatents:
+        self, portrait: Tensor, head_pose: Tensor | None = None, facial_dynamics: Tensor | None = None,
+        person: Tensor | None = None,
+    ) -> FaceLatents:  # fmt: skip
         """A portrait's canonical appearance and identity.
 
         Args:
             portrait: [B, 3, S, S] in [0, 1].
             head_pose, facial_dynamics: of the portrait, [B, 6] and [B, E]; read from the picture if not given.
+            person: share of the person in every pixel, [B, 1, s, s], as `PersonMatte.matte` finds it.
+
+        Raises:
+            ValueError: no `person` for a model that paints with the background.
         """
+        if self.config.background and person is None:
+            raise ValueError("expected the person's matte, got None; this model paints with what is behind the person")
         if head_pose is None:
             head_pose = self.pose(portrait)
         if facial_dynamics is None:
@@ -92,7 +100,10 @@ class FaceModel(nn.Module):
             positions = warp_volume(_position_volume(volume), theta=theta, flow=delta, padding_mode="border")
             canonical = torch.cat([canonical.float(), positions], dim=1)
         patches = () if self.closeups is None else self.closeups.look(portrait, head_pose, closeness)
-        return FaceLatents(canonical, identity_code, head_pose.float(), facial_dynamics.float(), portrait, *patches)
+        background = behind(portrait, person.to(portrait.device)) if self.config.background else None
+        told = head_pose.float(), facial_dynamics.float()
+        latents = FaceLatents(canonical, identity_code, *told, portrait, *patches)
+        return replace(latents, background=background)
 
     def decode(self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Decoded:
         """Show the face under another pose and other dynamics.
@@ -137,7 +148,8 @@ class FaceModel(nn.Module):
         if self.surface is not None:
             told = face.head_pose, face.facial_dynamics, head_pose, facial_dynamics, closeness
             between = replace(between, surface=self.surface(*told, self.decoder.finest(features)))
-        return self.decoder(features, code, positions, portrait, between)
+        background = None if face.background is None else face.background.expand(b, -1, -1, -1)
+        return self.decoder(features, code, positions, portrait, between, background)
 
     def forward(self, portrait: Tensor, head_pose: Tensor, facial_dynamics: Tensor, **source: Tensor) -> Decoded:
         """`decode(encode(portrait, **source), head_pose, facial_dynamics)`."""

@@ -33,6 +33,11 @@ class Stills:
     landmarks: Tensor
     part: Tensor
 
+    @property
+    def person(self) -> Tensor:
+        """Where the person is, [..., 1, S', S']."""
+        return (self.part > 0).float().unsqueeze(-3)
+
     def __getitem__(self, index) -> Stills:
         return Stills(*(getattr(self, f.name)[index] for f in fields(self)))
 

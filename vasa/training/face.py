@@ -164,7 +164,7 @@ def train_face(
         with trainer.accelerator.autocast():
             pose_read, dynamics_read = model.read(seen)
             pose, dynamics = _source_labels(source, pose_read, dynamics_read, generator, supervised)
-            face = model.encode(seen, pose, dynamics)
+            face = model.encode(seen, pose, dynamics, _as_found(source.person, generator))
             face = _repeated(face, targets)
             driving = target.dynamics if supervised else _coded(model, target, generator)
             decoded = (model.drawn if is_geometry else model.decode)(face, target.head_pose, driving)
@@ -250,6 +250,14 @@ def _source_labels(
     return pose, dynamics
 
 
+def _as_found(person: Tensor, generator: torch.Generator) -> Tensor:
+    """True mattes [B, 1, s, s] as a network might find them: by up to two pixels too wide, or one too narrow."""
+    wide = [F.max_pool2d(person, 2 * reach + 1, 1, reach) for reach in range(3)]
+    narrow = 1 - F.max_pool2d(1 - person, 3, 1, 1)
+    choice = torch.randint(4, (len(person),), generator=generator).to(person.device)
+    return torch.stack([narrow, *wide], dim=1)[torch.arange(len(person), device=person.device), choice]
+
+
 def _coded(model: FaceModel, target: Stills, generator: torch.Generator) -> Tensor:
     """Self-reenactment without labels: the driver's code is read from the target itself, in other colours."""
     return model.dynamics(colour_jitter(target.image, generator), target.head_pose)
@@ -274,8 +282,8 @@ def _paired(
 ) -> dict[str, Tensor]:
     """The paper's pairwise losses: encode another frame of each person, show both alike, compare."""
     other = Stills(*(getattr(target, f)[::targets] for f in Stills.__dataclass_fields__))
-    first = model.encode(seen, source.head_pose, source.dynamics)
-    second = model.encode(other.image, other.head_pose, other.dynamics)
+    first = model.encode(seen, source.head_pose, source.dynamics, source.person)
+    second = model.encode(other.image, other.head_pose, other.dynamics, other.person)
     losses = {}
     if weights.canonical:
         losses["canonical"] = weights.canonical * canonical_loss(
@@ -314,7 +322,8 @@ def score_face(model: FaceModel, shards: StillShards, size: int, count: int = 48
         with torch.inference_mode(), mixed_precision(device):
             pose, dynamics = model.read(source.image)
             driving = target.dynamics if model.config.dynamics_names else model.read(target.image)[1]
-            decoded = model.decode(model.encode(source.image, pose, dynamics), target.head_pose, driving)
+            face = model.encode(source.image, pose, dynamics, source.person)
+            decoded = model.decode(face, target.head_pose, driving)
         front = F.interpolate((target.part > 0)[:, None].float(), size=size)
         mouth = (region_weights(target.landmarks, size) > 5).float()
         for name, image, mask in (

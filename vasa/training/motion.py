@@ -30,6 +30,9 @@ from ..synthetic.voice_augment import augment_voice
 from .audio import AudioTrainee
 from .loop import TimeBox, Trainer, load_matching
 
+_UNHEARD = 0.3
+"""Weight of frames whose sound is not known yet. They are drawn beside the others, which see what they show: left
+untrained, they opened mouths in a live stream's pauses (docs/log.md)."""
 _DRIFT, _FADE = 0.5, 4.0
 """By how much a past is off, standard deviations of each channel; frames in which that falls to a third."""
 
@@ -129,7 +132,7 @@ def motion_loss(x_0: Tensor, target: Tensor, previous: Tensor, heard: Tensor, we
         x_0: prediction, [B, L, M].
         target: clean normalised motion, [B, L, M].
         previous: clean normalised frames before, [B, K, M].
-        heard: frames that count, [B, L].
+        heard: how much each frame counts, [B, L].
         weights: per channel, [M].
     """
     mask = heard[..., None] * weights
@@ -240,7 +243,7 @@ def _step(raw, model, windows, rows, generator, weights, accelerator, device) ->
     x_t = add_noise(motion[:, k:], t.to(device), noise, raw.config.diffusion_steps)
     with accelerator.autocast():
         x_0 = model(x_t, t.to(device), conditions)
-    return motion_loss(x_0, motion[:, k:], motion[:, :k], heard, weights)
+    return motion_loss(x_0, motion[:, k:], motion[:, :k], heard + _UNHEARD * (1 - heard), weights)
 
 
 def drifted(motion: Tensor, k: int, low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:

@@ -35,7 +35,7 @@ def write_panel(model: FaceModel, shards: StillShards, path: Path, size: int, pe
         dynamics, own_dynamics = batch.target.dynamics[:, 0].to(device), batch.source.dynamics.to(device)
         if not model.config.dynamics_names:
             dynamics, own_dynamics = model.read(target)[1], model.read(source)[1]
-        face = model.encode(source)
+        face = model.encode(source, person=batch.source.person.to(device))
 
         def show(p: Tensor, d: Tensor) -> Tensor:
             return model.decode(face, p, d).image

@@ -1,0 +1,41 @@
+"""What a head that moves uncovers: the portrait without its person. Not in the paper."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_PERSON = 0.1
+"""A pixel shows the person from this share on: hair is wider than any matte."""
+_MARGIN = 1 / 64
+"""And so do pixels as near as this share of the picture's edge."""
+
+
+def behind(picture: Tensor, person: Tensor) -> Tensor:
+    """The picture with its surroundings spread over the person (pull-push; Gortler et al., The Lumigraph, 1996).
+
+    Args:
+        picture: [B, 3, S, S] in [0, 1].
+        person: share of the person in every pixel, [B, 1, s, s].
+
+    Returns:
+        [B, 3, S, S] float32; the picture itself where no person is.
+    """
+    size = picture.shape[-1]
+    person = F.interpolate(person.float(), size=(size, size), mode="bilinear")
+    reach = round(size * _MARGIN)
+    known = 1 - F.max_pool2d((person > _PERSON).float(), 2 * reach + 1, 1, reach)
+    return _spread(picture.float(), known.clamp_min(1e-4))
+
+
+def _spread(picture: Tensor, known: Tensor) -> Tensor:
+    size = picture.shape[-1]
+    if size == 1:
+        return picture
+    smaller = max(size // 2, 1)
+    weight = F.adaptive_avg_pool2d(known, smaller)
+    coarse = F.adaptive_avg_pool2d(picture * known, smaller) / weight
+    # a coarse pixel is known as soon as one of its fine ones is
+    coarse = _spread(coarse, (4 * weight).clamp(max=1.0))
+    return torch.lerp(F.interpolate(coarse, size=(size, size), mode="bilinear"), picture, known)
