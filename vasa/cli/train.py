@@ -10,8 +10,8 @@ from ..errors import InputError
 from .options import number, weights_of
 
 FACE_LOSSES = (
-    "image", "painted", "flow", "landmarks", "mask", "light", "encoders", "perceptual", "pair", "identity", "canonical",
-    "adversarial", "matching", "regions",
+    "image", "painted", "flow", "landmarks", "mask", "background", "light", "encoders", "perceptual", "pair",
+    "identity", "canonical", "adversarial", "matching", "regions",
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ class Decoded:
         flow: sampling positions in the portrait, [B, 2, S, S], float32; None without the detail path.
         mask: share of the portrait's warped pixels, [B, 1, S, S]; None without the detail path.
         gain: brightness of the warped pixels over the portrait's, [B, 3, S, S]; None without relighting.
+        behind: share of the background in what is painted, [B, 1, ., .]; None where none is painted with.
     """
 
     image: Tensor
@@ -36,6 +37,7 @@ class Decoded:
     flow: Tensor | None = None
     mask: Tensor | None = None
     gain: Tensor | None = None
+    behind: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -47,20 +49,24 @@ class Layers:
         flow: where the pixel comes from in the portrait, [B, 2, ., .] in [-1, 1], float32.
         mask: how far the portrait's pixel is trusted, [B, 1, ., .] in [0, 1].
         gain: its brightness over the portrait's, [B, 3, ., .]; None without relighting.
+        behind: share of the background in `painted`, [B, 1, ., .]; None where none is painted with.
     """
 
     painted: Tensor
     flow: Tensor
     mask: Tensor
     gain: Tensor | None
+    behind: Tensor | None = None
 
     def enlarged(self, size: int) -> Layers:
-        """All at one picture size."""
+        """All that makes the picture at one size."""
         gain = None if self.gain is None else enlarge(self.gain, size)
-        return Layers(enlarge(self.painted, size), enlarge(self.flow, size), enlarge(self.mask, size), gain)
+        return Layers(
+            enlarge(self.painted, size), enlarge(self.flow, size), enlarge(self.mask, size), gain, self.behind
+        )
 
     def joined(self) -> Tensor:
-        """All in one tensor of their own, [B, 9, ., .]; they need one size and a gain."""
+        """All that makes the picture in one tensor of its own, [B, 9, ., .]; they need one size and a gain."""
         return torch.cat([self.painted, self.flow, self.mask, self.gain], dim=1)
 
     @staticmethod
@@ -75,7 +81,7 @@ def compose(layers: Layers, portrait: Tensor) -> Decoded:
     if layers.gain is not None:
         warped = warped * layers.gain
     image = torch.lerp(layers.painted, warped, layers.mask)
-    return Decoded(image, layers.painted, layers.flow, layers.mask, layers.gain)
+    return Decoded(image, layers.painted, layers.flow, layers.mask, layers.gain, layers.behind)
 
 
 _GAIN_RANGE = 0.7
@@ -154,6 +160,8 @@ class Decoder(nn.Module):
                     nn.init.zeros_(layer.weight)
                     nn.init.zeros_(layer.bias)
             nn.init.constant_(self.mask.bias, 1.0)
+            if self.behind is not None:
+                nn.init.constant_(self.behind.bias, -4.0)
 
     def forward(
         self,
@@ -202,7 +210,7 @@ class Decoder(nn.Module):
         x = self.ups[-1](torch.cat([x, added], dim=1), code)
         flow = enlarge(flow, x.shape[-1] * self.shuffle)
         fine = _movement(F.pixel_shuffle(self.fine_flow(x).float(), self.shuffle), flow, between)
-        painted = self._paint(x)
+        painted, uncovered = self._paint(x), None
         if self.behind is not None:
             uncovered = torch.sigmoid(F.pixel_shuffle(self.behind(x), self.shuffle).float())
             painted = torch.lerp(painted, _resized(background, painted.shape[-1]).float(), uncovered)
@@ -211,6 +219,7 @@ class Decoder(nn.Module):
             flow=flow + fine,
             mask=torch.sigmoid(F.pixel_shuffle(self.mask(x), self.shuffle).float()),
             gain=None if self.gain is None else gain_of(self.gain(x)),
+            behind=uncovered,
         )
 
     def fold(self, dtype: torch.dtype) -> None:

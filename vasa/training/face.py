@@ -50,6 +50,7 @@ class FaceLossWeights:
     flow: float = 0.3
     landmarks: float = 0.3
     mask: float = 0.15
+    background: float = 0.15
     light: float = 1.0
     encoders: float = 1.0
     perceptual: float = 0.0
@@ -78,6 +79,7 @@ def face_losses(
             decoded.flow, landmarks, target.landmarks, flow, visible
         )
         losses["mask"] = weights.mask * mask_loss(decoded.mask, visible)
+        losses |= _uncovered(decoded, target, weights)
     if decoded.gain is not None:
         losses["light"] = weights.light * light_loss(decoded.gain, portrait, target.image, flow, visible)
     return losses
@@ -93,7 +95,14 @@ def geometry_losses(
         "flow": weights.flow * flow_loss(layers.flow, flow, visible, regions),
         "landmarks": weights.landmarks * exact,
         "mask": weights.mask * mask_loss(layers.mask, visible),
-    }
+    } | _uncovered(layers, target, weights)
+
+
+def _uncovered(drawn: Decoded | Layers, target: Stills, weights: FaceLossWeights) -> dict[str, Tensor]:
+    """Where the background is painted."""
+    if drawn.behind is None:
+        return {}
+    return {"background": weights.background * mask_loss(drawn.behind, (target.part == 0).float())}
 
 
 def train_face(

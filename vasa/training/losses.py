@@ -111,10 +111,10 @@ def light_loss(gain: Tensor, source: Tensor, target: Tensor, exact: Tensor, visi
     return error.sum() / (3 * visible.sum()).clamp_min(1.0)
 
 
-def mask_loss(mask: Tensor, visible: Tensor) -> Tensor:
-    """Cross-entropy of the blend mask against exact visibility, at the latter's resolution."""
-    mask = resize_pictures(mask, visible.shape[-1]).clamp(1e-4, 1 - 1e-4)
-    return F.binary_cross_entropy(mask[:, 0].float(), visible)
+def mask_loss(mask: Tensor, exact: Tensor) -> Tensor:
+    """Cross-entropy of shares [B, 1, ., .] against exact ones [B, S, S], at the latter's resolution."""
+    mask = resize_pictures(mask, exact.shape[-1]).clamp(1e-4, 1 - 1e-4)
+    return F.binary_cross_entropy(mask[:, 0].float(), exact)
 
 
 def perceptual_loss(reader: FaceReader, image: Tensor, target: Tensor, head_pose: Tensor) -> Tensor:
