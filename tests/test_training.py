@@ -1,8 +1,10 @@
 """Every trainer takes a few steps on rendered formula heads and made-up speech, and leaves weights that load."""
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,11 +18,12 @@ from vasa.face.model import FaceModel
 from vasa.face.reader import FaceReader
 from vasa.geometry import identity_grid
 from vasa.latents import DYNAMICS
+from vasa.motion.transformer import Denoiser
 from vasa.synthetic import corpus as speech_corpus
 from vasa.synthetic.dataset import write_shard
 from vasa.synthetic.formula import formula_pack
 from vasa.synthetic.phones import PHONE_INDEX, VISEME_OF, Segment
-from vasa.training import data, encoders, losses, reader
+from vasa.training import data, encoders, losses, motion, reader
 from vasa.training.ahead import Ahead
 from vasa.training.audio import train_audio, viseme_track
 from vasa.training.closeups import train_closeups
@@ -249,6 +252,29 @@ def test_a_mouth_that_was_off_finds_back():
     assert (jaw[off, -1].abs() < 0.01 * jaw[off, 0].abs()).all() and (jaw.abs().diff(dim=1) <= 0).all()
     assert (seen[..., :6] == 0).all() and (seen[..., 6 + DYNAMICS.index("browDown_L")] == 0).all()
     assert drifted(still, 8, -bound * 0, bound * 0, torch.Generator().manual_seed(0)).abs().max() == 0
+
+
+def test_frames_not_heard_yet_count_less_but_count():
+    """They are drawn beside the others, which look at them."""
+    k, w, m = TINY.motion.num_previous, TINY.motion.window, TINY.motion_dim
+    raw, zeros = Denoiser(TINY.motion, m, 33), torch.zeros(4, k + w, m)
+    windows = motion.MotionWindows(
+        zeros, torch.zeros(4, k + w, 33), torch.full((4,), w // 2), zeros[..., :2], zeros[..., :1], torch.zeros(4, 8)
+    )
+
+    def loss(frames):
+        def model(x_t, t, conditions):
+            wrong = torch.zeros_like(x_t)
+            wrong[:, frames] = 1
+            return wrong
+
+        told = SimpleNamespace(autocast=contextlib.nullcontext)
+        draw = torch.Generator().manual_seed(3)  # in which no window drifts
+        rows, weights = torch.arange(4), torch.ones(m)
+        return motion._step(raw, model, windows, rows, draw, weights, told, "cpu")["x_0"].item()
+
+    heard, not_heard, right = loss(slice(w // 2)), loss(slice(w // 2, w)), loss(slice(0))
+    assert right < 0.1 * not_heard and 0.2 < not_heard / heard < 0.4
 
 
 def test_rare_expressions_are_worth_learning():
