@@ -33,8 +33,6 @@ from .loop import TimeBox, Trainer, load_matching
 _UNHEARD = 0.3
 """Weight of frames whose sound is not known yet. They are drawn beside the others, which see what they show: left
 untrained, they opened mouths in a live stream's pauses (docs/log.md)."""
-_DRIFT, _FADE = 0.5, 4.0
-"""By how much a past is off, standard deviations of each channel; frames in which that falls to a third."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +222,7 @@ def _step(raw, model, windows, rows, generator, weights, accelerator, device) ->
     k = raw.config.num_previous
     batch = MotionWindows(*(getattr(windows, f.name)[rows].to(device).float() for f in fields(MotionWindows)))
     b, length = batch.motion.shape[0], batch.motion.shape[1] - k
-    motion = drifted(raw.normalise(batch.motion), k, raw.normalise(raw.low), raw.normalise(raw.high), generator)
+    motion = raw.normalise(batch.motion)
     # a little noise on the past keeps errors from growing over many windows
     past = motion[:, :k] + torch.randn(b, k, motion.shape[-1], generator=generator).to(device) * 0.05
     heard = (torch.arange(length, device=device) < batch.heard[:, None]).float()
@@ -244,25 +242,6 @@ def _step(raw, model, windows, rows, generator, weights, accelerator, device) ->
     with accelerator.autocast():
         x_0 = model(x_t, t.to(device), conditions)
     return motion_loss(x_0, motion[:, k:], motion[:, :k], heard + _UNHEARD * (1 - heard), weights)
-
-
-def drifted(motion: Tensor, k: int, low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
-    """In two of five windows the mouth before is off by a constant, from which the window finds back within 0.3 s.
-
-    A stream sees its own frames as the past; a generator that has seen perfect pasts alone keeps their errors. Only
-    what the sound determines drifts: of heads and brows nobody could tell by how much they are off.
-
-    Args:
-        motion: normalised, [B, K + W, M].
-        k: frames of the past.
-        low, high: where motion may be, [M].
-    """
-    b, length, m = motion.shape
-    drift = _DRIFT * torch.randn(b, 1, m, generator=generator) * (torch.rand(b, 1, 1, generator=generator) < 0.4)
-    drift *= torch.tensor([False] * 6 + [name.startswith(("jaw", "mouth")) for name in DYNAMICS])
-    after = torch.arange(1 - k, length - k + 1).clamp_min(0.0)
-    fade = torch.exp(-after / _FADE)[:, None]
-    return (motion + (drift * fade).to(motion.device)).clamp(low, high)
 
 
 def _heard(count: int, length: int, generator: torch.Generator) -> Tensor:
