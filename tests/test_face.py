@@ -242,6 +242,8 @@ def test_a_background_is_spread_over_its_person():
     assert (plate - slope).abs().max() < 0.06 and (plate - slope)[..., :16, :].abs().max() < 1e-3
     assert torch.allclose(behind(slope, person * 0), slope, atol=1e-3)
     assert behind(slope, torch.ones_like(person)).isfinite().all(), "a portrait that is all person"
+    large = F.pad(torch.ones(1, 1, 44, 44), (10, 10, 10, 10))
+    assert behind(large.expand(-1, 3, -1, -1), large).max() < 1e-3, "nothing of a large person is left"
 
 
 def test_what_is_uncovered_can_be_painted_with_the_background(portrait):

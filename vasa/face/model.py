@@ -99,11 +99,10 @@ class FaceModel(nn.Module):
             # the same warp of the position grid itself: where each canonical voxel lies in the portrait
             positions = warp_volume(_position_volume(volume), theta=theta, flow=delta, padding_mode="border")
             canonical = torch.cat([canonical.float(), positions], dim=1)
-        patches = () if self.closeups is None else self.closeups.look(portrait, head_pose, closeness)
+        patches = (None, None) if self.closeups is None else self.closeups.look(portrait, head_pose, closeness)
         background = behind(portrait, person.to(portrait.device)) if self.config.background else None
         told = head_pose.float(), facial_dynamics.float()
-        latents = FaceLatents(canonical, identity_code, *told, portrait, *patches)
-        return replace(latents, background=background)
+        return FaceLatents(canonical, identity_code, *told, portrait, *patches, background)
 
     def decode(self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Decoded:
         """Show the face under another pose and other dynamics.
