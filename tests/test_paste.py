@@ -13,6 +13,7 @@ import vasa.io.face as face_module
 from vasa.checkpoint import load_matte
 from vasa.cli import main
 from vasa.errors import InputError
+from vasa.face.texture import texture_of
 from vasa.io.face import Crop, FaceBox, crop_square
 from vasa.io.image import load_image
 from vasa.io.paste import PasteBack, widened
@@ -204,7 +205,7 @@ def test_backdrop_needs_an_even_place(tmp_path):
 
 def latents_of(portrait: torch.Tensor) -> FaceLatents:
     empty = torch.zeros(1, 1)
-    return FaceLatents(empty, empty, empty, empty, portrait[None])
+    return FaceLatents(empty, empty, empty, empty, portrait[None], texture=texture_of(portrait[None]))
 
 
 def test_a_larger_portrait_carries_the_pictures_own_texture():

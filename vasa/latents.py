@@ -43,10 +43,11 @@ class FaceLatents:
         identity_code: z_id, [B, I, 4, 4].
         head_pose: pose of the portrait itself, [B, 6], float32.
         facial_dynamics: dynamics code of the portrait itself, [B, E], float32.
-        portrait: the picture the detail path samples from, [B, 3, S, S] in [0, 1].
+        portrait: the picture itself, [B, 3, S, S] in [0, 1].
         mouth: features of its mouth for the close-up, [B, C', h, w]; None without close-ups.
         eyes: features of its eyes, [B, 2, C", h', w'].
         background: the picture without the person, [B, 3, S, S]; None where the model does not paint with it.
+        texture: what the detail path samples from, `vasa.face.texture.texture_of` the portrait; None without that path.
     """
 
     appearance_volume: Tensor
@@ -57,6 +58,7 @@ class FaceLatents:
     mouth: Tensor | None = None
     eyes: Tensor | None = None
     background: Tensor | None = None
+    texture: Tensor | None = None
 
     def to(self, *args, **kwargs) -> FaceLatents:
         """Move every tensor; `head_pose` and `facial_dynamics` keep float32."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import load_matte
+from .face.texture import texture_of
 from .io.alpha import PngFolderWriter, foreground, refined, writer_for
 from .io.face import Crop, crop_square, upright
 from .io.paste import SOFTNESS, PasteBack
@@ -120,7 +121,8 @@ def sharpened(latents: FaceLatents, pixels: Tensor, framed: Crop, size: int) -> 
     """
     left, top, edge = framed.square
     detail = min(-(-edge // size) * size, DETAIL_SIZE // size * size)
-    if detail <= size or getattr(latents, "portrait", None) is None:
+    if detail <= size or latents.texture is None:
         return latents, size
     portrait = crop_square(upright(pixels, framed.quarter_turns), left, top, edge, detail)
-    return replace(latents, portrait=portrait[None].to(latents.portrait)), detail
+    portrait = portrait[None].to(latents.portrait)
+    return replace(latents, portrait=portrait, texture=texture_of(portrait)), detail

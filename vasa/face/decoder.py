@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..config import FaceConfig
 from ..geometry import identity_grid, moved_by, step_in_picture
 from .blocks import Modulations, NormAct, ResBlock, resize_pictures
+from .texture import blend
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,18 @@ class Layers:
         return Layers(*joined.split([3, 2, 1, 3], dim=1))
 
 
-def compose(layers: Layers, portrait: Tensor) -> Decoded:
-    """Picture = painted (1 - mask) + portrait(flow) gain mask, from layers of one resolution, [B, 3, H, W]."""
-    warped = sample_picture(portrait, layers.flow)
+def compose(layers: Layers, texture: Tensor) -> Decoded:
+    """Picture = `blend` of what is painted and texture(flow) gain under the mask, from layers of one resolution.
+
+    Args:
+        layers: [B, ., H, W].
+        texture: `texture_of` the portraits, [B, 6, ., .].
+    """
+    warped = sample_picture(texture, layers.flow)
     if layers.gain is not None:
-        warped = warped * layers.gain
-    image = torch.lerp(layers.painted, warped, layers.mask)
+        # both are three channels of colour
+        warped = (warped.unflatten(1, (2, 3)) * layers.gain[:, None]).flatten(1, 2)
+    image = blend(layers.painted, warped, layers.mask)
     return Decoded(image, layers.painted, layers.flow, layers.mask, layers.gain, layers.behind)
 
 
@@ -275,5 +282,5 @@ def _resized(portrait: Tensor, size: int) -> Tensor:
 
 
 def sample_picture(picture: Tensor, flow: Tensor) -> Tensor:
-    """Bilinear picture samples, [B, 3, S, S] at [B, 2, H, W] -> [B, 3, H, W] float32."""
+    """Bilinear picture samples, [B, C, S, S] at [B, 2, H, W] -> [B, C, H, W] float32."""
     return F.grid_sample(picture.float(), flow.movedim(1, -1).float(), padding_mode="border", align_corners=True)

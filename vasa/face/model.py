@@ -25,6 +25,7 @@ from .closeup import CloseUps
 from .decoder import Between, Decoded, Decoder, Layers, compose
 from .encoder import AppearanceEncoder, DynamicsEncoder, IdentityEncoder, PoseEncoder
 from .surface import MeanSurface
+from .texture import texture_of
 from .warp import CanonicalUNet, WarpEmbedding, WarpGenerator
 
 
@@ -102,7 +103,8 @@ class FaceModel(nn.Module):
         patches = (None, None) if self.closeups is None else self.closeups.look(portrait, head_pose, closeness)
         background = behind(portrait, person.to(portrait.device)) if self.config.background else None
         told = head_pose.float(), facial_dynamics.float()
-        return FaceLatents(canonical, identity_code, *told, portrait, *patches, background)
+        texture = texture_of(portrait) if self.config.detail else None
+        return FaceLatents(canonical, identity_code, *told, portrait, *patches, background, texture)
 
     def decode(self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Decoded:
         """Show the face under another pose and other dynamics.
@@ -115,12 +117,11 @@ class FaceModel(nn.Module):
         drawn = self.drawn(face, head_pose, facial_dynamics)
         if isinstance(drawn, Tensor):
             return Decoded(drawn, drawn)
-        portrait = face.portrait.expand(len(head_pose), *face.portrait.shape[1:])
-        layers = drawn.enlarged(portrait.shape[-1])
+        layers = drawn.enlarged(face.portrait.shape[-1])
         if self.closeups is not None:
             closeness = self.closeness(face.identity_code).expand(len(head_pose))
             layers = self.closeups(layers, face, head_pose, facial_dynamics, closeness)
-        return compose(layers, portrait)
+        return compose(layers, face.texture.expand(len(head_pose), -1, -1, -1))
 
     def drawn(self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Tensor | Layers:
         """What the decoder draws: a picture, or with the detail path layers of one at their own size, no close-ups."""

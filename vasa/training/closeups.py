@@ -27,6 +27,7 @@ from ..face.patches import (
     view_of,
 )
 from ..face.surface import HALF, MIDDLE, MeanSurface
+from ..face.texture import texture_of
 from ..synthetic.assets import load_pack
 from ..synthetic.augment import sensor
 from ..synthetic.person import PARTS
@@ -165,8 +166,7 @@ def draw(
         told = source_pose, source_code.repeat_interleave(n, 0), driving_pose, target.dynamics, near
         base = base_flow(ground.surface(*told, seen.shape[-1] // 2)[0], from_patch, into_patch, size)
     layers = close_up(features, codes, source_patch, lean, base)
-    portraits = seen.repeat_interleave(n, 0)
-    decoded = _shown(layers, from_patch, portraits)
+    decoded = _shown(layers, from_patch, texture_of(seen).repeat_interleave(n, 0))
     places = to_picture(patch_grid(size, seen.device).expand(b * n, -1, -1, -1), into_patch)
     image = sample_picture(target.image, places)
     flow = to_patch(_at(batch.flow, places), from_patch)
@@ -179,9 +179,9 @@ def draw(
     return decoded, truth
 
 
-def _shown(layers: Layers, from_patch: Tensor, portraits: Tensor) -> Decoded:
+def _shown(layers: Layers, from_patch: Tensor, texture: Tensor) -> Decoded:
     """Compose at the patch's size; the flow that is returned stays in the portrait's patch."""
-    return replace(compose(replace(layers, flow=to_picture(layers.flow, from_patch)), portraits), flow=layers.flow)
+    return replace(compose(replace(layers, flow=to_picture(layers.flow, from_patch)), texture), flow=layers.flow)
 
 
 def _at(maps: Tensor, places: Tensor, mode: str = "bilinear") -> Tensor:

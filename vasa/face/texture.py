@@ -1,0 +1,52 @@
+"""What pictures take from the portrait: its pixels, and their fine structure apart from them. Not in the paper.
+
+Two things soften a picture that is warped and blended. Sampling between pixels averages them: on a grid twice as fine,
+filled by a sharper filter once, it averages less. And where the portrait is trusted by m, blending leaves m of the
+warped amplitude, that is m^2 of its energy, though m of it is expected. What is painted instead is smooth and cannot
+make up for it, so fine structure is blended by sqrt(m), as noise is by Heitz and Neyret (High-Performance By-Example
+Noise using a Histogram-Preserving Blending Operator, 2018).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .blocks import resize_pictures
+
+_COARSE = 32
+"""Edge of the picture whose details are not fine structure."""
+_LARGE = 512
+"""Portraits above this edge are not made larger; their pixels are finer than what the network sees anyway."""
+
+
+def texture_of(portrait: Tensor) -> Tensor:
+    """A portrait and its fine structure, to be sampled with corners aligned.
+
+    Args:
+        portrait: [B, 3, S, S] in [0, 1].
+
+    Returns:
+        [B, 6, 2 S - 1, 2 S - 1] float32, every second pixel that of the portrait; [B, 6, S, S] if that is large.
+    """
+    portrait, size = portrait.float(), portrait.shape[-1]
+    coarse = resize_pictures(portrait, min(_COARSE, size))
+    fine = portrait - F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
+    texture = torch.cat([portrait, fine], dim=1)
+    if size > _LARGE:
+        return texture
+    return F.interpolate(texture, size=(2 * size - 1, 2 * size - 1), mode="bicubic", align_corners=True)
+
+
+def blend(painted: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
+    """painted (1 - m) + warped m + fine structure (sqrt(m) - m).
+
+    Args:
+        painted: [B, 3, H, W] in [0, 1].
+        warped: texture, where it belongs, [B, 6, H, W].
+        mask: m, share of the portrait, [B, 1, H, W] in [0, 1].
+    """
+    pixels, fine = warped.split(3, dim=1)
+    # away from zero, where the root has no slope
+    return torch.lerp(painted, pixels, mask) + (mask.clamp_min(1e-6).sqrt() - mask) * fine
