@@ -1161,7 +1161,7 @@ def test_late_frames_go_and_a_call_never_grows():
 
     performer = Performer(SimpleNamespace(fps=25.0), None, TWO_STEPS)
     for index in range(40):
-        performer._give(Shown(index, torch.zeros(1, 3, 8, 8), np.zeros(640, np.float32), 0.0))
+        performer._give(Shown(index, torch.zeros(1, 3, 8, 8), np.zeros(640, np.float32), 0.0, 1, 1, 0.0))
     assert performer.shown.qsize() == 32 and performer.shown.get().index == 8
     for _ in range(600):
         performer.hear(np.zeros(320, np.float32))

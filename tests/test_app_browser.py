@@ -53,8 +53,8 @@ def bursts(path: Path) -> None:
 
 def painted(performer, shown) -> None:
     """Stands for `Performer._give`: frames whose own sound is loud are white, so that their reaction can be seen."""
-    edges = np.round(np.linspace(0, len(shown.samples), len(shown.frames) + 1)).astype(int)
-    for frame, start, stop in zip(shown.frames, edges, edges[1:], strict=False):
+    for frame, place in zip(shown.frames, shown.places, strict=True):
+        start, stop = (len(shown.samples) * at // shown.count for at in (place, place + shown.every))
         if np.abs(shown.samples[start:stop]).max(initial=0) > 0.05:
             frame.fill_(1.0)
     given(performer, shown)

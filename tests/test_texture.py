@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from vasa.face.decoder import Layers, compose, sample_picture
 from vasa.face.texture import blend, texture_of
 from vasa.geometry import identity_grid
+from vasa.training.losses import texture_loss
 
 
 def noise(size=64):
@@ -67,7 +68,15 @@ def test_certain_masks_show_one_or_the_other(share, shown):
     assert torch.allclose(compose(layers, texture_of(pictures["portrait"])).image, pictures[shown], atol=2e-3)
 
 
-def test_masks_at_zero_have_a_slope():
-    mask = torch.zeros(1, 1, 8, 8, requires_grad=True)
-    blend(torch.rand(1, 3, 8, 8), torch.rand(1, 6, 8, 8), mask).sum().backward()
-    assert mask.grad.isfinite().all()
+def test_the_root_teaches_the_mask_nothing():
+    """The mask's slope is that of plain blending."""
+    painted, warped = torch.rand(1, 3, 8, 8), torch.rand(1, 6, 8, 8)
+    mask = torch.rand(1, 1, 8, 8, requires_grad=True)
+    blend(painted, warped, mask).sum().backward()
+    assert torch.allclose(mask.grad, (warped[:, :3] - painted).sum(1, keepdim=True), atol=1e-5)
+
+
+def test_contrast_counts_wherever_it_lies():
+    sharp = F.avg_pool2d(noise(66), 3, 1)
+    soft, elsewhere = F.avg_pool2d(sharp, 3, 1, 1), sharp.roll(3, -1)
+    assert texture_loss(soft, sharp) > 5 * texture_loss(elsewhere, sharp)

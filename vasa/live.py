@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,11 @@ from .motion.plan import WindowPlan
 from .stream import Session
 
 HOPS = (5, 10, 15, 20, 25, 30)
+CALL_HOPS = (5, 10)
+CALL_CHOICES = ((10, 1), (10, 2), (5, 2), (5, 3))
+"""Denoising steps, and every how-manieth frame is decoded, from rich to poor."""
+SPARSEST = 3
+"""A call that falls behind shows at least every so-manieth frame."""
 HEADROOM = 0.8
 """Share of real time that generation and decoding may take together."""
 
@@ -34,9 +40,10 @@ class Pace:
     window: dict[int, float]
     frame: float
 
-    def load(self, hop: int, fps: float) -> float:
-        """Share of real time that a plan with this hop takes; above 1 it falls behind."""
-        return (self.window[hop] / hop + self.frame) * fps
+    def load(self, hop: int, fps: float, every: int = 1) -> float:
+        """Share of real time that a plan with this hop takes if every so-manieth frame is decoded; above 1 it falls
+        behind."""
+        return (self.window[hop] + math.ceil(hop / every) * self.frame) / hop * fps
 
 
 def measured(vasa: Any, face: FaceLatents, plans: dict[int, WindowPlan], repeats: int = 3) -> Pace:
@@ -89,6 +96,29 @@ def live_plan(vasa: Any, face: FaceLatents, *, steps: int = 10, look_ahead: int 
         if pace.load(hop, vasa.fps) <= HEADROOM:
             break
     return plan, pace
+
+
+def call_plan(vasa: Any, face: FaceLatents, *, look_ahead: int = 2) -> tuple[WindowPlan, float]:
+    """The plan for a call, where an early answer is worth more than every frame.
+
+    Hops stay short. Where they do not keep real time with every frame, frames may be left out, then half of the
+    denoising steps, which lips and head hardly notice (docs/log.md).
+
+    Returns:
+        The plan, and the share of real time that it takes if only every `SPARSEST`-th frame is decoded.
+    """
+    steps = CALL_CHOICES[0][0]
+    if torch.device(vasa.device).type == "cuda":
+        return vasa.live_plan(CALL_HOPS[0], look_ahead, steps), 0.0
+    pace = measured(vasa, face, {CALL_HOPS[0]: vasa.live_plan(CALL_HOPS[0], look_ahead, steps)})
+    window = pace.window[CALL_HOPS[0]] / steps
+    for steps, every in CALL_CHOICES:
+        pace = Pace(dict.fromkeys(CALL_HOPS, window * steps), pace.frame)
+        hop = next((hop for hop in CALL_HOPS if pace.load(hop, vasa.fps, every) <= HEADROOM), None)
+        if hop is not None:
+            break
+    hop = hop or CALL_HOPS[-1]
+    return vasa.live_plan(hop, look_ahead, steps), pace.load(hop, vasa.fps, SPARSEST)
 
 
 @dataclass

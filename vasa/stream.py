@@ -272,12 +272,17 @@ class Session:
             if not self._draw():
                 return None
 
-    def pop_frames(self, batch_size: int = 8) -> Tensor:
-        """Pictures of the next hop, [n, 3, S, S] in [0, 1]; n = 0 while more sound is needed."""
+    def pop_frames(self, batch_size: int = 8, every: int = 1) -> Tensor:
+        """Pictures of the next hop, [n, 3, S, S] in [0, 1]; n = 0 while more sound is needed.
+
+        Args:
+            batch_size: frames decoded at a time.
+            every: decode the hop's first frame and every so-manieth after it.
+        """
         motion = self.pop_motion()
         if motion is None:
             return torch.zeros(0, 3, self.vasa.size, self.vasa.size)
-        return torch.cat(list(self.vasa.decode(self.face, motion, batch_size=batch_size)))
+        return torch.cat(list(self.vasa.decode(self.face, motion[::every], batch_size=batch_size)))
 
     def frames(self, batch_size: int = 1) -> Iterator[Tensor]:
         """Pictures [n <= batch_size, 3, S, S] in [0, 1] as they are made, until more sound is needed."""

@@ -24,6 +24,12 @@ ICE = "VASA_ICE_SERVERS"
 """Environment variable with a JSON list of STUN and TURN servers, as browsers take it; needed off localhost."""
 VIDEO_CLOCK, SOUND_CLOCK = 90_000, 16_000
 BIT_RATE = 4_000_000
+_LATE = 0.2
+"""Seconds that frames may come late before all that follow are shown later."""
+_WATCHED = 8
+"""Hops after which they may be shown earlier again; of these the latest one counts."""
+_SPARE = 0.03
+"""Seconds that the latest of them waits to be shown."""
 
 
 def problem() -> str:
@@ -222,14 +228,11 @@ class _Clock:
 
     async def _pump(self) -> None:
         """Take what the performer made, one frame at a time, when it is due."""
-        begun = None
+        start = _Start(self._performer.fps)
         while (shown := await asyncio.to_thread(self._performer.shown.get)) is not None:
             self.delay = shown.delay
-            fps = self._performer.fps
-            now = time.perf_counter()
-            if begun is None or now - (begun + shown.index / fps) > 0.2:
-                begun = now - shown.index / fps
-            for number, (picture, sound) in enumerate(_frames_of(shown, fps)):
+            fps, begun = self._performer.fps, start.after(shown)
+            for number, (picture, sound) in zip(shown.places, _frames_of(shown, fps), strict=True):
                 wait = begun + (shown.index + number) / fps - time.perf_counter()
                 if wait > 0:
                     await asyncio.sleep(wait)
@@ -241,6 +244,30 @@ class _Clock:
             items.put_nowait(None)
 
 
+class _Start:
+    """The moment at which frame 0 of a call is shown, or would have been: frame n follows n / fps later.
+
+    It moves back when frames come too late, and forward once all come early, so that a call that was late once does
+    not stay late.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self._fps = fps
+        self._moment: float | None = None
+        self._spare: list[float] = []
+
+    def after(self, shown: Shown) -> float:
+        """The moment, with what is shown next in mind; seconds of `time.perf_counter`."""
+        soonest = shown.made - shown.index / self._fps
+        if self._moment is None or soonest - self._moment > _LATE:
+            self._moment, self._spare = soonest, []
+        self._spare.append(self._moment - soonest)
+        if len(self._spare) == _WATCHED:
+            self._moment -= max(0.0, min(self._spare) - _SPARE)
+            self._spare = []
+        return self._moment
+
+
 def _frames_of(shown: Shown, fps: float) -> list[tuple[Any, list[Any]]]:
     """PyAV frames with timestamps computed from the indices: a picture, and the sound beside it in 20 ms pieces."""
     import av
@@ -249,13 +276,14 @@ def _frames_of(shown: Shown, fps: float) -> list[tuple[Any, list[Any]]]:
 
     first = round(shown.index * SOUND_CLOCK / fps)
     done, rows = 0, []
-    for number, planes in enumerate(yuv420(shown.frames).numpy()):
+    for number, planes in zip(shown.places, yuv420(shown.frames).numpy(), strict=True):
+        after = min(number + shown.every, shown.count)
         picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         picture.pts = round((shown.index + number) * VIDEO_CLOCK / fps)
         picture.time_base = Fraction(1, VIDEO_CLOCK)
-        end = round((shown.index + number + 1) * SOUND_CLOCK / fps) - first
+        end = round((shown.index + after) * SOUND_CLOCK / fps) - first
         sound = []
-        while end - done >= 320 or (number == len(shown.frames) - 1 and end > done):
+        while end - done >= 320 or (after == shown.count and end > done):
             samples = shown.samples[done : min(done + 320, end)]
             piece = av.AudioFrame.from_ndarray(
                 (samples.clip(-1, 1) * 32767).astype(np.int16)[None], format="s16", layout="mono"

@@ -40,8 +40,8 @@ class HlsCall:
         self.seconds = self.delay = 0.0
         self._arrivals: collections.deque[tuple[float, float]] = collections.deque()
         """From which second of the call on, and when its sound came."""
-        self._left: collections.deque[tuple[float, float]] = collections.deque(maxlen=4)
-        """Seconds given, and when."""
+        self._left: collections.deque[tuple[int, float]] = collections.deque(maxlen=4)
+        """Frames drawn until a piece was given, and when."""
         performer.start()
 
     def hear(self, rate: int, samples: np.ndarray) -> None:
@@ -55,17 +55,18 @@ class HlsCall:
 
     def pieces(self) -> Iterator[Segment]:
         """Pieces of video as they become complete, until the call ends."""
-        frames = 0
+        frames = drawn = 0
         while (shown := self.performer.shown.get()) is not None:
             self._arrivals.append((frames / self.performer.fps, time.perf_counter() - shown.delay))
-            frames += len(shown.frames)
-            for piece in self._segmenter.write(shown.frames, shown.samples):
+            frames, drawn = frames + shown.count, drawn + len(shown.frames)
+            steady = shown.frames.repeat_interleave(shown.every, dim=0)[: shown.count]
+            for piece in self._segmenter.write(steady, shown.samples):
                 while len(self._arrivals) > 1 and self._arrivals[1][0] <= self.seconds:
                     self._arrivals.popleft()
                 now = time.perf_counter()
                 self.delay = now - self._arrivals[0][1]
                 self.seconds += piece.seconds
-                self._left.append((self.seconds, now))
+                self._left.append((drawn, now))
                 yield piece
 
     @property
@@ -74,7 +75,7 @@ class HlsCall:
         if len(self._left) < 2:
             return 0.0
         (before, began), (after, ended) = self._left[0], self._left[-1]
-        return self.performer.fps * (after - before) / max(ended - began, 1e-6)
+        return (after - before) / max(ended - began, 1e-6)
 
 
 def connect(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import queue
 import threading
 import time
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..controls import Controls
-from ..live import live_plan
+from ..live import SPARSEST, call_plan
 from ..provenance import mark
 from ..stream import Full, Session
 from .studio import Portrait
@@ -22,7 +23,9 @@ from .workers import worker
 
 SILENT = 10 ** (-50 / 20)
 """Root mean square below which sound may be left out to catch up."""
-BACKLOG_SECONDS = 0.6
+LATE_STEP = 0.1
+"""Seconds behind the sound for which one frame more shares a picture."""
+BACKLOG_SECONDS = 0.3
 """Sound that may wait beyond what the plan needs."""
 LATE_SECONDS = 0.06
 """How long a due frame waits for sound before the face idles."""
@@ -37,12 +40,23 @@ class Shown:
         frames: [n, 3, S, S] in [0, 1], marked.
         samples: the sound beside them, mono at `RATE`.
         delay: seconds since the sound of the first frame arrived.
+        count: how many frames there are at the full rate, of which some are left out.
+        every: each one shown stands for itself and those up to the next.
+        made: when the frames were ready, by `time.perf_counter`.
     """
 
     index: int
     frames: Tensor
     samples: np.ndarray
     delay: float
+    count: int
+    every: int
+    made: float
+
+    @property
+    def places(self) -> range:
+        """Which of the `count` frames are shown."""
+        return range(0, self.count, self.every)
 
 
 class Performer:
@@ -62,11 +76,17 @@ class Performer:
         self.shown: queue.Queue[Shown | None] = queue.Queue(maxsize=32)
         self.slow = False
         self.dropped = 0
-        """Silent samples that were left out to catch up."""
+        """Samples that were left out to catch up: silent ones, and any beyond what a session holds."""
         self.problem = ""
-        self._heard: queue.Queue[np.ndarray] = queue.Queue(maxsize=500)
+        self._heard: queue.Queue[tuple[float, np.ndarray]] = queue.Queue(maxsize=500)
         self._closed = threading.Event()
         self._changed: Controls | None = None
+        self._beside = np.zeros(0, np.float32)
+        """Sound whose frames are not made yet."""
+        self._given = 0
+        """Samples that left beside their frames."""
+        self._arrivals: collections.deque[tuple[float, float]] = collections.deque(maxlen=2000)
+        """Seconds of sound taken, and when the last of it came."""
         self._thread = worker("live", self._run)
 
     def start(self) -> None:
@@ -75,7 +95,7 @@ class Performer:
     def hear(self, samples: np.ndarray) -> None:
         """Append sound, mono float32 at `RATE`; never waits."""
         if not self._heard.full():
-            self._heard.put(samples)
+            self._heard.put((time.perf_counter(), samples))
 
     def change(self, controls: Controls) -> None:
         """Other controls from the next frames on."""
@@ -99,43 +119,63 @@ class Performer:
                     self.shown.get_nowait()
 
     def _perform(self) -> None:
-        plan, pace = live_plan(self.pipe, self._portrait.latents)
-        self.slow = pace is not None and pace.load(plan.hop, self.fps) > 1
+        plan, load = call_plan(self.pipe, self._portrait.latents)
+        self.slow = load > 1
         session = Session(self.pipe, self._portrait.latents, self._controls, plan)
         while not self._heard.empty():
             self._heard.get_nowait()
-        arrivals: collections.deque[tuple[float, float]] = collections.deque(maxlen=2000)
         needed = (plan.hop + plan.look_ahead) / self.fps
-        sound, given, started = np.zeros(0, np.float32), 0, time.perf_counter()
+        started = time.perf_counter()
         while not self._closed.is_set():
             if self._changed is not None:
                 changed, self._changed = self._changed, None
                 session.set_controls(changed)
             due = started + session.frame / self.fps + needed + LATE_SECONDS
+            wait = 0.0 if session.frames_ready else max(0.0, min(0.05, due - time.perf_counter()))
+            if not self._listen(session, needed, wait) and time.perf_counter() >= due:
+                before = session.silence
+                session.idle_until(session.frame + 1)
+                self._beside = np.concatenate([self._beside, np.zeros(session.silence - before, np.float32)])
+                self._arrivals.append((session.seconds, time.perf_counter()))
+            if session.frames_ready:
+                late = session.seconds - session.frame / self.fps - needed
+                self._show(session, min(SPARSEST, 1 + max(0, int(late / LATE_STEP))))
+
+    def _listen(self, session: Session, needed: float, wait: float) -> bool:
+        """Push all that was heard; False if there was nothing for so many seconds."""
+        pieces = []
+        with contextlib.suppress(queue.Empty):
+            pieces.append(self._heard.get(timeout=wait) if wait else self._heard.get_nowait())
+            while True:
+                pieces.append(self._heard.get_nowait())
+        for moment, samples in pieces:
+            waiting = session.seconds - session.frame / self.fps
+            if waiting > needed + BACKLOG_SECONDS and float(np.sqrt((samples**2).mean())) < SILENT:
+                self.dropped += len(samples)
+                continue
             try:
-                samples = self._heard.get(timeout=max(0.0, min(0.05, due - time.perf_counter())))
-                waiting = session.seconds - session.frame / self.fps
-                if waiting > needed + BACKLOG_SECONDS and float(np.sqrt((samples**2).mean())) < SILENT:
-                    self.dropped += len(samples)
-                else:
-                    session.push_audio(torch.from_numpy(samples), self.RATE)
-                    sound = np.concatenate([sound, samples])
-            except (queue.Empty, Full):
-                if time.perf_counter() >= due:
-                    before = session.silence
-                    session.idle_until(session.frame + 1)
-                    sound = np.concatenate([sound, np.zeros(session.silence - before, np.float32)])
-            arrivals.append((session.seconds, time.perf_counter()))
-            while not self._closed.is_set() and session.frames_ready:
-                index, frames = session.frame, mark(session.pop_frames())
-                if not len(frames):
-                    break
-                count = round((index + len(frames)) * self.RATE / self.fps) - given
-                piece, sound, given = sound[:count], sound[count:], given + count
-                while len(arrivals) > 1 and arrivals[0][0] < index / self.fps:
-                    arrivals.popleft()
-                piece = np.pad(piece, (0, count - len(piece)))
-                self._give(Shown(index, frames, piece, time.perf_counter() - arrivals[0][1]))
+                session.push_audio(torch.from_numpy(samples), self.RATE)
+            except Full:
+                self.dropped += len(samples)
+                continue
+            self._beside = np.concatenate([self._beside, samples])
+            self._arrivals.append((session.seconds, moment))
+        return bool(pieces)
+
+    def _show(self, session: Session, every: int) -> None:
+        """Make the next hop, every so-manieth frame of it."""
+        index = session.frame
+        frames = mark(session.pop_frames(every=every))
+        if not len(frames):
+            return
+        count = session.frame - index
+        length = round(session.frame * self.RATE / self.fps) - self._given
+        piece, self._beside, self._given = self._beside[:length], self._beside[length:], self._given + length
+        while len(self._arrivals) > 1 and self._arrivals[0][0] < index / self.fps:
+            self._arrivals.popleft()
+        piece = np.pad(piece, (0, length - len(piece)))
+        made = time.perf_counter()
+        self._give(Shown(index, frames, piece, made - self._arrivals[0][1], count, every, made))
 
     def _give(self, shown: Shown) -> None:
         while not self._closed.is_set():

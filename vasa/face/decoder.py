@@ -83,12 +83,14 @@ def compose(layers: Layers, texture: Tensor) -> Decoded:
         layers: [B, ., H, W].
         texture: `texture_of` the portraits, [B, 6, ., .].
     """
-    warped = sample_picture(texture, layers.flow)
-    if layers.gain is not None:
-        # both are three channels of colour
-        warped = (warped.unflatten(1, (2, 3)) * layers.gain[:, None]).flatten(1, 2)
-    image = blend(layers.painted, warped, layers.mask)
+    image = blend(layers.painted, warped_texture(texture, layers.flow, layers.gain), layers.mask)
     return Decoded(image, layers.painted, layers.flow, layers.mask, layers.gain, layers.behind)
+
+
+def warped_texture(texture: Tensor, flow: Tensor, gain: Tensor | None) -> Tensor:
+    """Pixels and fine structure of the portrait where they belong, and relit, [B, 6, H, W]."""
+    warped = sample_picture(texture, flow)
+    return warped if gain is None else (warped.unflatten(1, (2, 3)) * gain[:, None]).flatten(1, 2)
 
 
 _GAIN_RANGE = 0.7

@@ -48,5 +48,6 @@ def blend(painted: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
         mask: m, share of the portrait, [B, 1, H, W] in [0, 1].
     """
     pixels, fine = warped.split(3, dim=1)
-    # away from zero, where the root has no slope
-    return torch.lerp(painted, pixels, mask) + (mask.clamp_min(1e-6).sqrt() - mask) * fine
+    # what the root adds where the portrait is wrong would teach the mask to avoid it
+    share = mask.detach()
+    return torch.lerp(painted, pixels, mask) + (share.sqrt() - share) * fine

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..config import VasaConfig
 from ..face.blocks import resize_pictures
-from ..face.decoder import Decoded, Layers
+from ..face.decoder import Decoded, Layers, warped_texture
 from ..face.model import FaceModel
 from ..face.reader import FaceReader
 from ..face.surface import HALF, MIDDLE
+from ..face.texture import blend
 from ..latents import FaceLatents
 from ..synthetic.assets import load_pack
 from ..synthetic.augment import sensor
@@ -36,6 +37,7 @@ from .losses import (
     perceptual_loss,
     pyramid_l1,
     region_weights,
+    texture_loss,
     weighted_l1,
 )  # fmt: skip
 from .panel import write_panel
@@ -53,6 +55,7 @@ class FaceLossWeights:
     background: float = 0.15
     light: float = 1.0
     encoders: float = 1.0
+    texture: float = 8.0
     perceptual: float = 0.0
     pair: float = 0.0
     identity: float = 0.0
@@ -63,10 +66,10 @@ class FaceLossWeights:
 
 
 def face_losses(
-    decoded: Decoded, portrait: Tensor, landmarks: Tensor, target: Stills, flow: Tensor, visible: Tensor,
+    decoded: Decoded, face: FaceLatents, landmarks: Tensor, target: Stills, flow: Tensor, visible: Tensor,
     weights: FaceLossWeights,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The supervised losses of decoded pictures against `target`, from portraits with `landmarks`, [B, ...] each."""
+    """The supervised losses of decoded pictures against `target`, from faces with `landmarks`, [B, ...] each."""
     size = target.image.shape[-1]
     regions = 1 + weights.regions * (region_weights(target.landmarks, size) - 1)
     losses = {"image": weights.image * pyramid_l1(decoded.image, target.image, regions)}
@@ -80,8 +83,13 @@ def face_losses(
         )
         losses["mask"] = weights.mask * mask_loss(decoded.mask, visible)
         losses |= _uncovered(decoded, target, weights)
+        # detail is to come from the portrait: paint would get its strength right with any pattern
+        gain = None if decoded.gain is None else decoded.gain.detach()
+        warped = warped_texture(face.texture, decoded.flow.detach(), gain)
+        shown = blend(decoded.painted.detach(), warped, decoded.mask)
+        losses["texture"] = weights.texture * texture_loss(shown, target.image)
     if decoded.gain is not None:
-        losses["light"] = weights.light * light_loss(decoded.gain, portrait, target.image, flow, visible)
+        losses["light"] = weights.light * light_loss(decoded.gain, face.portrait, target.image, flow, visible)
     return losses
 
 
@@ -182,7 +190,7 @@ def train_face(
             losses = geometry_losses(decoded, marks, target, batch.flow, batch.visible, weights)
             trainer.descend(sum(losses.values()))
             return losses
-        losses = face_losses(decoded, face.portrait, marks, target, batch.flow, batch.visible, weights)
+        losses = face_losses(decoded, face, marks, target, batch.flow, batch.visible, weights)
         if encoders is None:
             losses["pose"] = weights.encoders * (pose_read - source.head_pose).abs().mean() * 2
             if supervised:
