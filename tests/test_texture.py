@@ -79,4 +79,10 @@ def test_the_root_teaches_the_mask_nothing():
 def test_contrast_counts_wherever_it_lies():
     sharp = F.avg_pool2d(noise(66), 3, 1)
     soft, elsewhere = F.avg_pool2d(sharp, 3, 1, 1), sharp.roll(3, -1)
-    assert texture_loss(soft, sharp) > 5 * texture_loss(elsewhere, sharp)
+    even = torch.ones(1, 1, 64, 64)
+    assert texture_loss(soft, sharp, even) > 5 * texture_loss(elsewhere, sharp, even)
+    # softness outside of what counts is none
+    inside = torch.zeros(1, 1, 64, 64)
+    inside[..., :24, :24] = 1
+    half = torch.where(torch.arange(64) < 26, sharp, soft)
+    assert texture_loss(half, sharp, inside) < 0.1 * texture_loss(soft, sharp, inside)

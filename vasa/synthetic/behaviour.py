@@ -118,7 +118,7 @@ def behave(
     eye = eye_in_head(_at_frames(target, num_frames, fps), turn_frames)
 
     loud = _at_frames(smooth(said.loudness, 0.08 * RATE), num_frames, fps)
-    weights = articulate(segments, num_frames, fps, articulation * (0.8 + 0.4 * loud), generator)
+    weights = articulate(segments, num_frames, fps, articulation * (0.4 + 0.85 * loud), generator)
     speaking_frames = _at_frames(speaking, num_frames, fps)
     face = _mood(emotion, count, generator) + _brows(said, count, generator)
     face = _at_frames(face, num_frames, fps)

@@ -55,7 +55,7 @@ class FaceLossWeights:
     background: float = 0.15
     light: float = 1.0
     encoders: float = 1.0
-    texture: float = 8.0
+    texture: float = 12.0
     perceptual: float = 0.0
     pair: float = 0.0
     identity: float = 0.0
@@ -87,7 +87,8 @@ def face_losses(
         gain = None if decoded.gain is None else decoded.gain.detach()
         warped = warped_texture(face.texture, decoded.flow.detach(), gain)
         shown = blend(decoded.painted.detach(), warped, decoded.mask)
-        losses["texture"] = weights.texture * texture_loss(shown, target.image)
+        person = F.interpolate((target.part > 0)[:, None].float(), size=size)
+        losses["texture"] = weights.texture * texture_loss(shown, target.image, regions * (0.1 + person))
     if decoded.gain is not None:
         losses["light"] = weights.light * light_loss(decoded.gain, face.portrait, target.image, flow, visible)
     return losses

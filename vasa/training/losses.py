@@ -117,15 +117,17 @@ def mask_loss(mask: Tensor, exact: Tensor) -> Tensor:
     return F.binary_cross_entropy(mask[:, 0].float(), exact)
 
 
-def texture_loss(image: Tensor, target: Tensor, edge: int = 16) -> Tensor:
+def texture_loss(image: Tensor, target: Tensor, weights: Tensor, edge: int = 16) -> Tensor:
     """L1 of the local contrast of brightness, root mean square of its slopes over squares of `edge` pixels.
 
     Where detail is lost to blending an absolute error is content; its strength is wrong wherever the details lie.
 
     Args:
         image, target: [B, 3, S, S].
+        weights: [B, 1, S, S].
     """
-    return (_contrast(image, edge) - _contrast(target, edge)).abs().mean()
+    weights = F.avg_pool2d(weights[..., 1:, 1:], edge, edge // 2)
+    return weighted_l1(_contrast(image, edge), _contrast(target, edge), weights)
 
 
 def _contrast(picture: Tensor, edge: int) -> Tensor:
