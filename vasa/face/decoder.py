@@ -77,20 +77,14 @@ class Layers:
 
 
 def compose(layers: Layers, texture: Tensor) -> Decoded:
-    """Picture = `blend` of what is painted and texture(flow) gain under the mask, from layers of one resolution.
+    """Picture = `blend` of what is painted and texture(flow) under the mask, from layers of one resolution.
 
     Args:
         layers: [B, ., H, W].
-        texture: `texture_of` the portraits, [B, 6, ., .].
+        texture: `texture_of` the portraits, [B, 4, ., .].
     """
-    image = blend(layers.painted, warped_texture(texture, layers.flow, layers.gain), layers.mask)
+    image = blend(layers.painted, sample_picture(texture, layers.flow), layers.mask, layers.gain)
     return Decoded(image, layers.painted, layers.flow, layers.mask, layers.gain, layers.behind)
-
-
-def warped_texture(texture: Tensor, flow: Tensor, gain: Tensor | None) -> Tensor:
-    """Pixels and fine structure of the portrait where they belong, and relit, [B, 6, H, W]."""
-    warped = sample_picture(texture, flow)
-    return warped if gain is None else (warped.unflatten(1, (2, 3)) * gain[:, None]).flatten(1, 2)
 
 
 _GAIN_RANGE = 0.7

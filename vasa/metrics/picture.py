@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..face.texture import brightness
 from ..synthetic.person import PARTS
 
 FACE_PARTS = ("skin", "lips", "mouth", "eye")
@@ -51,7 +52,7 @@ def psnr(pictures: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
 
 def gradient_energy(pictures: Tensor, mask: Tensor) -> Tensor:
     """Mean squared brightness gradient (central differences) inside a mask, [N, 3, S, S] -> [N]."""
-    grey = (pictures * pictures.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1)
+    grey = brightness(pictures)[:, 0]
     across = (grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]) / 2
     down = (grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]) / 2
     inner = mask[:, 0, 1:-1, 1:-1]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..config import VasaConfig
 from ..face.blocks import resize_pictures
-from ..face.decoder import Decoded, Layers, warped_texture
+from ..face.decoder import Decoded, Layers, sample_picture
 from ..face.model import FaceModel
 from ..face.reader import FaceReader
 from ..face.surface import HALF, MIDDLE
@@ -55,7 +55,7 @@ class FaceLossWeights:
     background: float = 0.15
     light: float = 1.0
     encoders: float = 1.0
-    texture: float = 12.0
+    texture: float = 8.0
     perceptual: float = 0.0
     pair: float = 0.0
     identity: float = 0.0
@@ -85,10 +85,12 @@ def face_losses(
         losses |= _uncovered(decoded, target, weights)
         # detail is to come from the portrait: paint would get its strength right with any pattern
         gain = None if decoded.gain is None else decoded.gain.detach()
-        warped = warped_texture(face.texture, decoded.flow.detach(), gain)
-        shown = blend(decoded.painted.detach(), warped, decoded.mask)
-        person = F.interpolate((target.part > 0)[:, None].float(), size=size)
-        losses["texture"] = weights.texture * texture_loss(shown, target.image, regions * (0.1 + person))
+        warped = sample_picture(face.texture, decoded.flow.detach())
+        shown = blend(decoded.painted.detach(), warped, decoded.mask, gain)
+        # nor from where the portrait does not show it: silhouettes of hair and ears have contrast wherever they stand
+        alike = F.interpolate((target.part > 0)[:, None] * visible[:, None], size=size)
+        alike = 1 - F.max_pool2d(1 - alike, 5, 1, 2)
+        losses["texture"] = weights.texture * texture_loss(shown, target.image, regions * alike)
     if decoded.gain is not None:
         losses["light"] = weights.light * light_loss(decoded.gain, face.portrait, target.image, flow, visible)
     return losses

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..face.blocks import resize_pictures
 from ..face.decoder import enlarge, sample_picture
 from ..face.reader import FaceReader
+from ..face.texture import brightness
 from ..geometry import identity_grid
 from ..latents import DYNAMICS
 
@@ -124,16 +125,18 @@ def texture_loss(image: Tensor, target: Tensor, weights: Tensor, edge: int = 16)
 
     Args:
         image, target: [B, 3, S, S].
-        weights: [B, 1, S, S].
+        weights: of every pixel in contrast and mean, [B, 1, S, S]; 0 where there is nothing to compare.
     """
-    weights = F.avg_pool2d(weights[..., 1:, 1:], edge, edge // 2)
-    return weighted_l1(_contrast(image, edge), _contrast(target, edge), weights)
+    weights = weights[..., 1:, 1:]
+    share = F.avg_pool2d(weights, edge, edge // 2)
 
+    def contrast(picture: Tensor) -> Tensor:
+        grey = brightness(picture)
+        across, down = grey.diff(dim=-1)[..., 1:, :], grey.diff(dim=-2)[..., 1:]
+        energy = F.avg_pool2d((across.square() + down.square()) * weights, edge, edge // 2)
+        return (energy / share.clamp_min(1e-3) + 1e-5).sqrt()
 
-def _contrast(picture: Tensor, edge: int) -> Tensor:
-    grey = (picture * picture.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-    slopes = grey[..., :-1, 1:].sub(grey[..., :-1, :-1]).square() + grey[..., 1:, :-1].sub(grey[..., :-1, :-1]).square()
-    return (F.avg_pool2d(slopes, edge, edge // 2) + 1e-5).sqrt()
+    return weighted_l1(contrast(image), contrast(target), share)
 
 
 def perceptual_loss(reader: FaceReader, image: Tensor, target: Tensor, head_pose: Tensor) -> Tensor:
