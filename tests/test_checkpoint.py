@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,18 @@ def test_saving_and_loading_returns_the_same_weights(folder, tmp_path):
     assert torch.equal(models.motion.mean, again.motion.mean), "statistics are kept in float32"
     listed = (tmp_path / "again" / "sha256.txt").read_text().split()
     assert checkpoint.sha256(tmp_path / "again" / "face.safetensors") in listed
+
+
+def test_an_encoder_of_its_own_is_heard_with_before_a_public_one(folder, tmp_path):
+    models = checkpoint.load(folder)
+    config = replace(TINY, audio=replace(TINY.audio, source="nobody/no-encoder"))
+    checkpoint.save(tmp_path / "own", config, {"face": models.face, "motion": models.motion, "audio": models.audio})
+    own = checkpoint.load(tmp_path / "own")
+    sound = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(own.audio(sound, 25), models.audio(sound, 25))
+    (tmp_path / "own" / "audio.safetensors").unlink()
+    with pytest.raises(InputError, match="hf download nobody/no-encoder"):
+        checkpoint.load(tmp_path / "own").audio(sound, 25)
 
 
 def test_a_missing_file_is_named(folder):

@@ -1,6 +1,7 @@
 """Weights on disk: one folder per model, safetensors only, the configuration in the header. The only reader of weights.
 
-A folder holds `face.safetensors`, `motion.safetensors`, `audio.safetensors` and optionally `reader.safetensors`;
+A folder holds `face.safetensors`, `motion.safetensors`, `audio.safetensors` (or its configuration names a public
+encoder to hear with) and optionally `reader.safetensors`;
 `sha256.txt` lists their hashes.
 """
 
@@ -156,8 +157,9 @@ def load_matte() -> PersonMatte:
 
 
 def _load_audio(config: VasaConfig, folder: Path) -> AudioEncoder | AbsentEncoder:
-    if not config.audio.source:
-        path = folder / "audio.safetensors"
+    path = folder / "audio.safetensors"
+    # trained with the motion it came with, an encoder of its own is the one that motion understands
+    if path.is_file() or not config.audio.source:
         return _filled(AudioEncoder(config.audio), read_weights(path)[0], path)
     from transformers import Wav2Vec2Model
 
