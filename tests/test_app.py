@@ -1168,6 +1168,23 @@ def test_late_frames_go_and_a_call_never_grows():
     assert performer._heard.qsize() == 500
 
 
+def test_addresses_are_those_that_the_browser_sees(client):
+    """A proxy that takes TLS off, or renames the host, and does not tell."""
+    import httpx
+
+    page, here = "https://9-colab.example", client.src.rstrip("/")
+    own = {"Sec-Fetch-Site": "same-origin", "Referer": f"{page}/"}
+    for headers, root in (
+        ({}, here),
+        (own, page),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": page}, page),
+        (own | {"Sec-Fetch-Site": "cross-site"}, here),
+        (own | {"Referer": "about:client"}, here),
+        (own | {"X-Forwarded-Host": "named.example", "X-Forwarded-Proto": "https"}, "https://named.example"),
+    ):
+        assert httpx.get(f"{here}/config", headers=headers).json()["root"] == root, headers
+
+
 def test_only_what_is_meant_for_programs_is_offered(client):
     offered = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(offered) == {"/animate", "/animate_file", "/drive", "/inspect"}

@@ -10,6 +10,7 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from ..animate import name_of
 from ..errors import InputError
@@ -22,6 +23,7 @@ from .hints import SCRIPT
 from .inspect_tab import build_inspect_tab
 from .live_tab import build_live_tab
 from .look import CSS, theme
+from .proxied import OwnOrigin
 from .studio import LONGEST_SECONDS, Studio
 from .workers import worker
 from .workflow_tab import build_workflow_tab
@@ -68,7 +70,7 @@ def launch_options(**given: Any) -> dict[str, Any]:
     return {
         "theme": theme(), "css": CSS, "head": SCRIPT, "max_file_size": MAX_FILE_SIZE, "allowed_paths": [],
         "show_error": True, "strict_cors": True, "footer_links": ["api", "settings"], "ssr_mode": False,
-        "share": False, **given,
+        "share": False, "app_kwargs": {"middleware": [Middleware(OwnOrigin)]}, **given,
     }  # fmt: skip
 
 
