@@ -3,11 +3,13 @@
 The suite itself is tests/browser/suite.mjs; here its findings are judged.
 """
 
+import datetime
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -197,6 +199,64 @@ def test_the_clip_just_made_is_inspected_and_controls_are_explained(findings):
     assert "audio" in seen["hint"] and seen["problems"] == []
     for subject in ("Faces", "Clipping", "Head movement", "Invisible mark"):
         assert subject in seen["report"], subject
+
+
+ON_COLAB = """
+import importlib.machinery, sys, types
+from pathlib import Path
+for name in ("google", "google.colab"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    sys.modules[name].__path__ = []
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+Shell = type("Shell", (InteractiveShell,), {"__module__": "google.colab._shell"})
+Shell.instance()
+from vasa.notebook import close, show
+with capture_output() as put_out:
+    app = show(sys.argv[1], device="cpu")
+(cell,) = [one.data["application/javascript"] for one in put_out.outputs]
+Path(sys.argv[2]).write_text(cell)
+print(app.server_port, flush=True)
+sys.stdin.read()
+close()
+"""
+
+
+def test_on_colab_the_video_plays(browser, tmp_path):
+    """The cell's own script, in a page and behind a proxy that stand for Colab's."""
+    pytest.importorskip("IPython")
+    pytest.importorskip("cryptography")
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    day = datetime.timedelta(days=1)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+    pem = serialization.Encoding.PEM
+    (tmp_path / "cert.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
+    (tmp_path / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    cell, examples = tmp_path / "cell.js", ROOT / "examples"
+    notebook = subprocess.Popen(
+        [sys.executable, "-c", ON_COLAB, str(ROOT / "tests" / "data" / "tiny"), str(cell)], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        port = notebook.stdout.readline().strip()
+        run = subprocess.run(
+            ["node", str(ROOT / "tests" / "browser" / "colab.mjs"), port, str(cell), str(examples / "portrait.png"),
+             str(examples / "speech.wav"), str(tmp_path)],
+            capture_output=True, text=True, timeout=300, env={**os.environ, "CHROMIUM": chromium()},
+        )  # fmt: skip
+    finally:
+        notebook.communicate(timeout=60)
+    assert run.returncode == 0, run.stderr[-2000:]
+    seen = json.loads(run.stdout.splitlines()[-1])
+    assert seen["ready"] == 4 and seen["seconds"] > 7
 
 
 @pytest.mark.parametrize("model", [str(ROOT / "tests" / "data" / "tiny"), "vasa-mini"], ids=["tiny", "mini"])

@@ -230,8 +230,8 @@ class _Clock:
         """Take what the performer made, one frame at a time, when it is due."""
         start = _Start(self._performer.fps)
         while (shown := await asyncio.to_thread(self._performer.shown.get)) is not None:
-            self.delay = shown.delay
             fps, begun = self._performer.fps, start.after(shown)
+            self.delay = shown.delay + max(0.0, begun + shown.index / fps - shown.made)
             for number, (picture, sound) in zip(shown.places, _frames_of(shown, fps), strict=True):
                 wait = begun + (shown.index + number) / fps - time.perf_counter()
                 if wait > 0:

@@ -83,17 +83,23 @@ def face_losses(
         )
         losses["mask"] = weights.mask * mask_loss(decoded.mask, visible)
         losses |= _uncovered(decoded, target, weights)
-        # detail is to come from the portrait: paint would get its strength right with any pattern
-        gain = None if decoded.gain is None else decoded.gain.detach()
-        warped = sample_picture(face.texture, decoded.flow.detach())
-        shown = blend(decoded.painted.detach(), warped, decoded.mask, gain)
-        # nor from where the portrait does not show it: silhouettes of hair and ears have contrast wherever they stand
-        alike = F.interpolate((target.part > 0)[:, None] * visible[:, None], size=size)
-        alike = 1 - F.max_pool2d(1 - alike, 5, 1, 2)
-        losses["texture"] = weights.texture * texture_loss(shown, target.image, regions * alike)
+        if weights.texture:
+            losses["texture"] = weights.texture * _texture_loss(decoded, face, target, visible, regions)
     if decoded.gain is not None:
         losses["light"] = weights.light * light_loss(decoded.gain, face.portrait, target.image, flow, visible)
     return losses
+
+
+def _texture_loss(decoded: Decoded, face: FaceLatents, target: Stills, visible: Tensor, regions: Tensor) -> Tensor:
+    """`texture_loss`, felt by the mask alone: paint would get contrast right with any pattern.
+
+    Only where the portrait shows the same: silhouettes of hair and ears have contrast wherever they stand.
+    """
+    gain = None if decoded.gain is None else decoded.gain.detach()
+    warped = sample_picture(face.texture, decoded.flow.detach())
+    shown = blend(decoded.painted.detach(), warped, decoded.mask, gain)
+    alike = F.interpolate((target.part > 0)[:, None] * visible[:, None], size=target.image.shape[-1])
+    return texture_loss(shown, target.image, regions * (1 - F.max_pool2d(1 - alike, 5, 1, 2)))
 
 
 def geometry_losses(
