@@ -322,6 +322,5 @@ def test_batches_made_ahead_are_the_same_every_time_and_pass_errors_on():
 
 def test_every_weight_of_the_face_can_be_set():
     from vasa.cli.train import FACE_LOSSES
-    from vasa.training.face import FaceLossWeights
 
     assert set(FACE_LOSSES) == set(FaceLossWeights.__dataclass_fields__)
