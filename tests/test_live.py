@@ -17,7 +17,7 @@ import vasa
 from vasa import cli
 from vasa.io.pcm import PcmReader
 from vasa.io.transport import TransportStream
-from vasa.live import HEADROOM, HOPS, Pace, live_plan, run_live
+from vasa.live import HEADROOM, HOPS, Pace, call_plan, live_plan, run_live
 from vasa.motion.plan import WindowPlan
 from vasa.stream import Session
 
@@ -180,6 +180,31 @@ def test_the_shortest_hop_that_keeps_real_time_is_taken(pipe, face, monkeypatch)
     assert plan == WindowPlan.live(15, 2, 3) and pace.load(15, 25.0) <= HEADROOM < pace.load(10, 25.0)
     monkeypatch.setattr("vasa.live.measured", lambda *a, **k: Pace(dict.fromkeys(a[2], 9.0), 0.016))
     assert live_plan(pipe, face)[0].hop == HOPS[-1]
+
+
+@pytest.mark.parametrize(
+    ("window", "frame", "hop", "steps"),
+    [(0.05, 0.01, 5, 10), (0.12, 0.01, 10, 10), (0.11, 0.025, 10, 10), (0.14, 0.04, 10, 5), (9.0, 1.0, 10, 5)],
+)
+def test_a_call_answers_early_rather_than_with_every_frame(monkeypatch, window, frame, hop, steps):
+    engine = SimpleNamespace(device="cpu", fps=25.0, live_plan=WindowPlan.live)
+    monkeypatch.setattr("vasa.live.measured", lambda vasa, face, plans: Pace(dict.fromkeys(plans, window), frame))
+    plan, load = call_plan(engine, None)
+    assert (plan.hop, plan.steps) == (hop, steps)
+    assert (load > 1) == (window == 9.0)
+
+
+def test_every_second_picture_of_a_hop(monkeypatch):
+    """`Session.pop_frames` decodes the frames it is asked for, and the motion goes on as always."""
+    drawn = []
+    session = object.__new__(Session)
+    motion = torch.arange(5)
+    session.face, session.vasa = None, SimpleNamespace(
+        size=8, decode=lambda face, part, batch_size: drawn.append(part) or [torch.zeros(len(part), 3, 8, 8)]
+    )  # fmt: skip
+    monkeypatch.setattr(Session, "pop_motion", lambda self: motion)
+    assert len(session.pop_frames(every=2)) == 3 and drawn[0].tolist() == [0, 2, 4]
+    assert len(session.pop_frames()) == 5
 
 
 def test_every_hop_that_may_be_tried_fits_the_model(pipe, face):

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("gradio")
+
 from vasa.app import performer as performer_module
 from vasa.app.performer import Performer, Shown
 from vasa.controls import Controls
-from vasa.live import SPARSEST, Pace, call_plan
+from vasa.live import SPARSEST
 from vasa.motion.plan import WindowPlan
-from vasa.stream import Session
 
 RATE, FPS, HOP, AHEAD = Performer.RATE, 25.0, 10, 2
 LOUD, SILENT = np.full(320, 0.5, np.float32), np.zeros(320, np.float32)
@@ -114,18 +115,6 @@ def test_silence_is_left_out_to_catch_up(call):
     assert not performer._listen(session, 0.5, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("window", "frame", "hop", "steps"),
-    [(0.05, 0.01, 5, 10), (0.12, 0.01, 10, 10), (0.11, 0.025, 10, 10), (0.14, 0.04, 10, 5), (9.0, 1.0, 10, 5)],
-)
-def test_a_call_answers_early_rather_than_with_every_frame(monkeypatch, window, frame, hop, steps):
-    engine = SimpleNamespace(device="cpu", fps=FPS, live_plan=WindowPlan.live)
-    monkeypatch.setattr("vasa.live.measured", lambda vasa, face, plans: Pace(dict.fromkeys(plans, window), frame))
-    plan, load = call_plan(engine, None)
-    assert (plan.hop, plan.steps) == (hop, steps)
-    assert (load > 1) == (window == 9.0)
-
-
 def test_sparse_frames_keep_their_times_and_all_sound():
     pytest.importorskip("av")
     from vasa.app.calls import SOUND_CLOCK, VIDEO_CLOCK, _frames_of
@@ -153,16 +142,3 @@ def test_a_call_that_was_late_once_does_not_stay_late():
     begun = [start.after(made(number, 0.1 + 0.01 * (number % 3))) for number in range(3, 20)]
     assert begun[0] == pytest.approx(100.9) and begun[-1] == pytest.approx(100.15)
     assert all(later <= earlier for earlier, later in zip(begun, begun[1:], strict=False))
-
-
-def test_every_second_picture_of_a_hop(monkeypatch):
-    """`Session.pop_frames` decodes the frames it is asked for, and the motion goes on as always."""
-    drawn = []
-    session = object.__new__(Session)
-    motion = torch.arange(5)
-    session.face, session.vasa = None, SimpleNamespace(
-        size=8, decode=lambda face, part, batch_size: drawn.append(part) or [torch.zeros(len(part), 3, 8, 8)]
-    )  # fmt: skip
-    monkeypatch.setattr(Session, "pop_motion", lambda self: motion)
-    assert len(session.pop_frames(every=2)) == 3 and drawn[0].tolist() == [0, 2, 4]
-    assert len(session.pop_frames()) == 5
