@@ -93,13 +93,14 @@ def face_losses(
 def _texture_loss(decoded: Decoded, face: FaceLatents, target: Stills, visible: Tensor, regions: Tensor) -> Tensor:
     """`texture_loss`, felt by the mask alone: paint would get contrast right with any pattern.
 
-    Only where the portrait shows the same: silhouettes of hair and ears have contrast wherever they stand.
+    Only where the portrait shows the same, and little where `regions` are: silhouettes of hair and ears have contrast
+    wherever they stand, and eyes that look the old way have as much as those that look the new way.
     """
     gain = None if decoded.gain is None else decoded.gain.detach()
     warped = sample_picture(face.texture, decoded.flow.detach())
     shown = blend(decoded.painted.detach(), warped, decoded.mask, gain)
     alike = F.interpolate((target.part > 0)[:, None] * visible[:, None], size=target.image.shape[-1])
-    return texture_loss(shown, target.image, regions * (1 - F.max_pool2d(1 - alike, 5, 1, 2)))
+    return texture_loss(shown, target.image, (1 - F.max_pool2d(1 - alike, 5, 1, 2)) / regions)
 
 
 def geometry_losses(
