@@ -223,7 +223,7 @@ close()
 """
 
 
-def test_on_colab_the_video_plays(browser, tmp_path):
+def test_where_colab_is_imitated_the_video_plays(browser, tmp_path):
     """The cell's own script, in a page and behind a proxy that stand for Colab's."""
     pytest.importorskip("IPython")
     pytest.importorskip("cryptography")

@@ -102,7 +102,7 @@ def call_plan(vasa: Any, face: FaceLatents, *, look_ahead: int = 2) -> tuple[Win
     """The plan for a call, where an early answer is worth more than every frame.
 
     Hops stay short. Where they do not keep real time with every frame, frames may be left out, then half of the
-    denoising steps, which lips and head hardly notice (docs/log.md).
+    denoising steps: jaws follow the sound as well with five as with fifty (docs/log.md).
 
     Returns:
         The plan, and the share of real time that it takes if only every `SPARSEST`-th frame is decoded.

@@ -1,4 +1,4 @@
-"""The page behind proxies that do not say so: Colab's, and others that take TLS off or rename the host."""
+"""The page behind proxies that take TLS off or rename the host and do not say so."""
 
 from __future__ import annotations
 
