@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..config import VasaConfig
+from ..errors import InputError
 from ..face.blocks import resize_pictures
 from ..face.decoder import Decoded, Layers, sample_picture
 from ..face.model import FaceModel
@@ -28,6 +29,7 @@ from .loop import TimeBox, Trainer, load_matching, mixed_precision
 from .losses import (
     canonical_loss,
     dynamics_loss,
+    expression_loss,
     flow_loss,
     identity_loss,
     landmark_loss,
@@ -56,6 +58,7 @@ class FaceLossWeights:
     light: float = 1.0
     encoders: float = 1.0
     texture: float = 8.0
+    expression: float = 0.0
     perceptual: float = 0.0
     pair: float = 0.0
     identity: float = 0.0
@@ -155,6 +158,8 @@ def train_face(
     held_out = StillShards(validation) if validation else None
     spread = shards.spread()
     weights = weights or FaceLossWeights()
+    if weights.expression and encoders is None:
+        raise InputError("expected encoders for the expression loss, got none; train them first: vasa train encoders")
     sizes = config.face if closeups else replace(config.face, mouth_widths=(), eye_widths=())
     model = FaceModel(sizes)
     filled = set() if resume is None else load_matching(model, resume)
@@ -205,6 +210,10 @@ def train_face(
             losses["pose"] = weights.encoders * (pose_read - source.head_pose).abs().mean() * 2
             if supervised:
                 losses["dynamics"] = weights.encoders * dynamics_loss(dynamics_read, source.dynamics, spread)
+        if weights.expression:
+            with trainer.accelerator.autocast():
+                read = expression_loss(model.dynamics, decoded.image, target.image, target.head_pose, spread)
+            losses["expression"] = weights.expression * read
         if judge is not None:
             losses |= _judged(judge, decoded, target, source, weights)
         if (weights.pair or weights.canonical) and index % 5 == 0:

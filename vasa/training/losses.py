@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..face.blocks import resize_pictures
 from ..face.decoder import enlarge, sample_picture
+from ..face.encoder import DynamicsEncoder
 from ..face.reader import FaceReader
 from ..face.texture import brightness
 from ..geometry import identity_grid
@@ -182,3 +183,21 @@ def dynamics_loss(read: Tensor, truth: Tensor, spread: Tensor) -> Tensor:
     for name in ("jawOpen", "eyeBlink_L", "eyeBlink_R", "eyeYaw", "eyePitch"):
         weights[DYNAMICS.index(name)] = 4.0
     return (((read.float() - truth) / spread.to(read.device)).square() * weights).mean()
+
+
+def expression_loss(
+    encoder: DynamicsEncoder, image: Tensor, target: Tensor, head_pose: Tensor, spread: Tensor
+) -> Tensor:
+    """`dynamics_loss` between what a frozen E_dyn reads off decoded and off true pictures.
+
+    An iris is a few pixels: an error of its place is a small error of the picture, but a large one of the gaze.
+
+    Args:
+        encoder: E_dyn, whose weights ask for no gradients.
+        image, target: [B, 3, S, S].
+        head_pose: of `target`, [B, 6].
+        spread: standard deviation of every channel, `StillShards.spread`.
+    """
+    with torch.no_grad():
+        truth = encoder(target, head_pose)
+    return dynamics_loss(encoder(image, head_pose), truth, spread)
