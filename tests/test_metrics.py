@@ -1,6 +1,7 @@
 """Laws of the measures, on cases whose answer is known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def clip(said: clips.Spoken, opening: torch.Tensor, jaw: torch.Tensor | None = N
     frames = len(opening)
     motion = Motion(torch.zeros(frames, 6), torch.zeros(frames, len(DYNAMICS)), FPS)
     face = FaceLatents(*(torch.zeros(1) for _ in range(5)))
-    return clips.Clip(said, motion, opening if jaw is None else jaw, opening, Talker(face, 0.02, 0.22, 0.9))
+    return clips.Clip(said, motion, opening if jaw is None else jaw, opening, Talker(face, 0.02, 0.22, 0.9, None))
 
 
 def test_psnr_of_a_known_error_counts_the_mask_alone():
@@ -233,6 +234,14 @@ def test_slope_ignores_offsets_of_faces_and_monotone_wants_every_step():
     assert controls.slope(asked, answers) == pytest.approx(0.9)
     assert controls.is_monotone(answers)
     assert not controls.is_monotone(torch.tensor([[0.0, 1.0, 1.0]]))
+
+
+def test_what_a_reader_shrinks_in_true_pictures_too_is_not_the_faces_fault():
+    asked, half = torch.tensor([-1.0, 0.0, 1.0]), torch.tensor(0.5)
+    generated = 0.9 * asked[None]
+    found = controls.Sweep(asked, 0.8 * half * generated + 3, generated, half * generated)
+    assert found.slope == pytest.approx(0.8 * 0.9)
+    assert replace(found, rendered=None).slope == pytest.approx(0.8 * 0.9 * 0.5)
 
 
 def test_a_judge_that_shrinks_what_it_sees_has_a_small_slope():

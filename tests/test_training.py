@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from vasa import checkpoint
 from vasa.config import BROW_TRUNK, PATCH_TRUNK, TINY
 from vasa.errors import InputError
-from vasa.face.encoder import DynamicsEncoder, align_face
+from vasa.face.encoder import DynamicsEncoder, PoseEncoder, align_face
 from vasa.face.model import FaceModel
 from vasa.face.reader import FaceReader
 from vasa.geometry import identity_grid
@@ -78,7 +78,7 @@ def test_all_trainers_end_in_a_model_folder(stills, speech, folder):
     runs = {name: folder / f"run_{name}" for name in ("encoders", "reader", "face", "audio", "motion")}
     train_encoders(stills, runs["encoders"], BOX, TINY, batch_size=2, validation=stills)
     train_reader(stills, runs["reader"], BOX, TINY, batch_size=2, validation=stills)
-    everything = FaceLossWeights(perceptual=0.1, pair=0.1, identity=0.1, canonical=0.1, expression=0.1)
+    everything = FaceLossWeights(perceptual=0.1, pair=0.1, identity=0.1, canonical=0.1, expression=0.1, head=0.1)
     train_face(
         stills, runs["face"], BOX, TINY, batch_size=2, targets=1, validation=stills, encoders=runs["encoders"],
         reader=runs["reader"], weights=everything,
@@ -277,17 +277,22 @@ def test_rare_expressions_are_worth_learning():
     assert torch.allclose(doubled, found[1])
 
 
-def test_what_e_dyn_reads_off_a_picture_teaches_the_picture_alone(stills, tmp_path):
+def test_what_encoders_read_off_a_picture_teaches_the_picture_alone(stills, tmp_path):
     batch, _ = data.StillShards(stills).stills(2, torch.Generator().manual_seed(4))
     torch.manual_seed(4)
-    encoder = DynamicsEncoder(TINY.face).requires_grad_(False)
+    dynamics, pose = (kind(TINY.face).requires_grad_(False) for kind in (DynamicsEncoder, PoseEncoder))
     told = batch.head_pose, torch.ones(TINY.face.dynamics_dim)
-    assert losses.expression_loss(encoder, batch.image, batch.image, *told) == 0
-    other = batch.image.flip(0).requires_grad_()
-    losses.expression_loss(encoder, other, batch.image, *told).backward()
-    assert other.grad.abs().sum() > 0 and all(p.grad is None for p in encoder.parameters())
-    with pytest.raises(InputError, match="expected encoders for the expression loss"):
-        train_face(stills, tmp_path, BOX, TINY, weights=FaceLossWeights(expression=0.1))
+    for encoder, loss in (
+        (dynamics, lambda image: losses.expression_loss(dynamics, image, batch.image, *told)),
+        (pose, lambda image: losses.head_loss(pose, image, batch.image)),
+    ):
+        assert loss(batch.image) == 0
+        other = batch.image.flip(0).requires_grad_()
+        loss(other).backward()
+        assert other.grad.abs().sum() > 0 and all(p.grad is None for p in encoder.parameters())
+    for name in ("expression", "head"):
+        with pytest.raises(InputError, match="expected encoders for what they read"):
+            train_face(stills, tmp_path, BOX, TINY, weights=FaceLossWeights(**{name: 0.1}))
 
 
 def test_one_time_box_for_everything_that_sees(tmp_path):

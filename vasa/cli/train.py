@@ -11,7 +11,7 @@ from .options import number, weights_of
 
 FACE_LOSSES = (
     "image", "painted", "flow", "landmarks", "mask", "background", "light", "encoders", "perceptual", "pair",
-    "identity", "canonical", "adversarial", "matching", "regions", "texture", "expression",
+    "identity", "canonical", "adversarial", "matching", "regions", "texture", "expression", "head",
 )  # fmt: skip
 
 

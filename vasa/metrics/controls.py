@@ -15,7 +15,7 @@ from ..latents import DYNAMICS, EMOTIONS, Motion
 from ..pipeline import Vasa
 from ..synthetic.emotions import EMOTION_SHAPES
 from .clips import RATE, Spoken
-from .people import Talker, watch
+from .people import Talker, read, watch
 
 YAWS_DEGREES = (-20.0, -10.0, 0.0, 10.0, 20.0)
 PITCHES_DEGREES = (-12.0, -6.0, 0.0, 6.0, 12.0)
@@ -35,11 +35,21 @@ class Sweep:
         requested: [levels].
         measured: read off decoded frames, [faces, levels].
         generated: the same taken from the motion itself, [faces, levels].
+        rendered: the same read off true pictures of that motion, [faces, levels]; None where they were not asked for.
     """
 
     requested: Tensor
     measured: Tensor
     generated: Tensor
+    rendered: Tensor | None = None
+
+    @property
+    def slope(self) -> float:
+        """Answer per request in the decoded frames, over what the reader makes of a slope in true pictures."""
+        read = slope(self.requested, self.measured)
+        if self.rendered is None:
+            return read
+        return read * slope(self.requested, self.generated) / slope(self.requested, self.rendered)
 
 
 def slope(requested: Tensor, measured: Tensor) -> float:
@@ -56,7 +66,7 @@ def is_monotone(measured: Tensor) -> bool:
 
 def sweep(
     pipe: Vasa, talkers: Sequence[Talker], speech: Sequence[Spoken], settings: Sequence[Controls],
-    requested: Tensor, answer: Callable[[Tensor, Tensor], Tensor],
+    requested: Tensor, answer: Callable[[Tensor, Tensor], Tensor], against_truth: bool = False,
 ) -> Sweep:  # fmt: skip
     """Let every talker say the same under every setting.
 
@@ -67,13 +77,18 @@ def sweep(
         settings: controls, one per level.
         requested: what `answer` should give, [levels].
         answer: (head_pose [n, 6], dynamics [n, 59]) of the frames of a clip -> the quantity, a scalar.
+        against_truth: also render the motions truly and read these pictures.
     """
-    measured, generated = [], []
+    measured, generated, rendered = [], [], []
     for talker, spoken in zip(talkers, speech, strict=True):
         takes = [perform(pipe, talker, spoken, controls) for controls in settings]
         measured.append(torch.stack([answer(seen.head_pose, seen.dynamics) for _, seen in takes]))
         generated.append(torch.stack([answer(motion.head_pose, motion.facial_dynamics) for motion, _ in takes]))
-    return Sweep(requested, torch.stack(measured), torch.stack(generated))
+        if against_truth:
+            true = [read(pipe, talker.truth(motion.head_pose, motion.facial_dynamics)) for motion, _ in takes]
+            rendered.append(torch.stack([answer(seen.head_pose, seen.dynamics) for seen in true]))
+    columns = (torch.stack(column) for column in (measured, generated))
+    return Sweep(requested, *columns, torch.stack(rendered) if rendered else None)
 
 
 def perform(pipe: Vasa, talker: Talker, spoken: Spoken, controls: Controls) -> tuple[Motion, Reading]:
@@ -98,7 +113,7 @@ def gaze_sweep(pipe: Vasa, talkers: Sequence[Talker], speech: Sequence[Spoken], 
     def answer(head_pose: Tensor, dynamics: Tensor) -> Tensor:
         return (head_pose[:, axis] + dynamics[:, _EYE + axis]).median()
 
-    return sweep(pipe, talkers, speech, settings, torch.tensor(levels), answer)
+    return sweep(pipe, talkers, speech, settings, torch.tensor(levels), answer, against_truth=True)
 
 
 def distance_sweep(pipe: Vasa, talkers: Sequence[Talker], speech: Sequence[Spoken], seed: int) -> Sweep:

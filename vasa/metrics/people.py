@@ -62,12 +62,14 @@ class Talker:
         lips_closed: mouth opening read off the true picture at rest.
         lips_open: the same, saying "ah".
         lids_closed: eyeBlink read off the true picture with shut eyes.
+        truth: renders the person, head poses [N, 6] and dynamics [N, 59] -> [N, 3, S, S].
     """
 
     face: FaceLatents
     lips_closed: float
     lips_open: float
     lids_closed: float
+    truth: Callable[[Tensor, Tensor], Tensor]
 
 
 def render_people(
@@ -145,11 +147,15 @@ def _talker(pipe: Vasa, pack: HeadPack, seed: int) -> Talker:
     dynamics[0, list(_BLINK)] = 0
     dynamics[2, : len(DYNAMICS) - 2] = named_weights(_OPEN_MOUTH)
     dynamics[3, list(_BLINK)] = 1
-    labels = FrameLabels(head_pose, dynamics, torch.zeros(4, 2))
-    images = render(pack, person, studio, labels, pipe.size, samples=_SAMPLES).image.clamp(0, 1)
+
+    def truth(head_pose: Tensor, dynamics: Tensor) -> Tensor:
+        labels = FrameLabels(head_pose, dynamics, torch.zeros(len(head_pose), 2))
+        return render(pack, person, studio, labels, pipe.size, samples=_SAMPLES).image.clamp(0, 1)
+
+    images = truth(head_pose, dynamics)
     seen = read(pipe, images)
     closed, wide = seen.mouth_opening[1:3].tolist()
-    return Talker(pipe.encode(images[0]), closed, wide, float(blink_of(seen.dynamics)[3]))
+    return Talker(pipe.encode(images[0]), closed, wide, float(blink_of(seen.dynamics)[3]), truth)
 
 
 def read(pipe: Vasa, pictures: Tensor) -> Reading:

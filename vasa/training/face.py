@@ -31,6 +31,7 @@ from .losses import (
     dynamics_loss,
     expression_loss,
     flow_loss,
+    head_loss,
     identity_loss,
     landmark_loss,
     light_loss,
@@ -59,6 +60,7 @@ class FaceLossWeights:
     encoders: float = 1.0
     texture: float = 8.0
     expression: float = 0.0
+    head: float = 0.0
     perceptual: float = 0.0
     pair: float = 0.0
     identity: float = 0.0
@@ -158,8 +160,8 @@ def train_face(
     held_out = StillShards(validation) if validation else None
     spread = shards.spread()
     weights = weights or FaceLossWeights()
-    if weights.expression and encoders is None:
-        raise InputError("expected encoders for the expression loss, got none; train them first: vasa train encoders")
+    if (weights.expression or weights.head) and encoders is None:
+        raise InputError("expected encoders for what they read, got none; train them first: vasa train encoders")
     sizes = config.face if closeups else replace(config.face, mouth_widths=(), eye_widths=())
     model = FaceModel(sizes)
     filled = set() if resume is None else load_matching(model, resume)
@@ -210,10 +212,8 @@ def train_face(
             losses["pose"] = weights.encoders * (pose_read - source.head_pose).abs().mean() * 2
             if supervised:
                 losses["dynamics"] = weights.encoders * dynamics_loss(dynamics_read, source.dynamics, spread)
-        if weights.expression:
-            with trainer.accelerator.autocast():
-                read = expression_loss(model.dynamics, decoded.image, target.image, target.head_pose, spread)
-            losses["expression"] = weights.expression * read
+        with trainer.accelerator.autocast():
+            losses |= _read(model, decoded, target, spread, weights)
         if judge is not None:
             losses |= _judged(judge, decoded, target, source, weights)
         if (weights.pair or weights.canonical) and index % 5 == 0:
@@ -297,6 +297,18 @@ def _as_found(person: Tensor, generator: torch.Generator) -> Tensor:
 def _coded(model: FaceModel, target: Stills, generator: torch.Generator) -> Tensor:
     """Self-reenactment without labels: the driver's code is read from the target itself, in other colours."""
     return model.dynamics(colour_jitter(target.image, generator), target.head_pose)
+
+
+def _read(
+    model: FaceModel, decoded: Decoded, target: Stills, spread: Tensor, weights: FaceLossWeights
+) -> dict[str, Tensor]:
+    losses, pictures = {}, (decoded.image, target.image)
+    if weights.expression:
+        read = expression_loss(model.dynamics, *pictures, target.head_pose, spread)
+        losses["expression"] = weights.expression * read
+    if weights.head:
+        losses["head"] = weights.head * head_loss(model.pose, *pictures)
+    return losses
 
 
 def _judged(

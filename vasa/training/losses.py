@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..face.blocks import resize_pictures
 from ..face.decoder import enlarge, sample_picture
-from ..face.encoder import DynamicsEncoder
+from ..face.encoder import DynamicsEncoder, PoseEncoder
 from ..face.reader import FaceReader
 from ..face.texture import brightness
 from ..geometry import identity_grid
@@ -201,3 +201,11 @@ def expression_loss(
     with torch.no_grad():
         truth = encoder(target, head_pose)
     return dynamics_loss(encoder(image, head_pose), truth, spread)
+
+
+def head_loss(encoder: PoseEncoder, image: Tensor, target: Tensor) -> Tensor:
+    """Squared error between the rotations that a frozen E_pose reads off decoded and off true pictures, [B, 3, S, S],
+    in units of 10 degrees. A face that is painted half-way between two poses is turned too little."""
+    with torch.no_grad():
+        truth = encoder(target)
+    return ((encoder(image) - truth)[:, :3].rad2deg() / 10).square().mean()
