@@ -136,6 +136,17 @@ def test_pose_error_is_the_mean_over_angles():
     assert pose.rotation_error(seen, asked).tolist() == pytest.approx([1.0, 1.0], abs=1e-4)
 
 
+def test_a_face_may_be_off_by_an_angle_of_its_own_but_gains_nothing_else_by_that():
+    generator = torch.Generator().manual_seed(6)
+    asked = torch.randn(400, 3, 6, generator=generator)
+    tilted = asked + 0.5 * torch.randn(400, 1, 6, generator=generator)
+    assert pose.angle_fits(tilted, asked)["pitch"] == pytest.approx(0.75, abs=0.04)
+    assert pose.angle_fits(tilted, asked, own_offset=True)["pitch"] == pytest.approx(1.0)
+    noisy = asked + 0.5 * torch.randn(400, 3, 6, generator=generator)
+    for own_offset in (False, True):
+        assert pose.angle_fits(noisy, asked, own_offset)["pitch"] == pytest.approx(0.75, abs=0.03)
+
+
 def test_correlation_falls_when_a_curve_is_shifted_and_the_lag_is_found():
     curve = noise(200)
     late = curve.roll(3)

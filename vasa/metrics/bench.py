@@ -32,7 +32,7 @@ class Sizes:
     people: int = 100
     frames: int = 6
     pairs: int = 64
-    poses: int = 3
+    poses: int = 4
     talkers: int = 8
     clips: int = 20
     clip_seconds: float = 5.0
@@ -44,7 +44,7 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(
-    frames=4, pairs=24, poses=1, talkers=4, clips=6, clip_seconds=3.5, motion_seconds=160.0, sweeps=2,
+    frames=4, pairs=24, poses=4, talkers=4, clips=6, clip_seconds=3.5, motion_seconds=160.0, sweeps=2,
     blinks=12, real_seconds=4.0,
 )  # fmt: skip
 

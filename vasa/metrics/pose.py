@@ -8,7 +8,6 @@ import torch
 from torch import Generator, Tensor
 
 from ..geometry import turn_about_neck
-from .probes import r_squared
 
 ANGLES = ("yaw", "pitch", "roll")
 LIMITS_DEGREES = (30.0, 15.0, 12.0)
@@ -38,10 +37,24 @@ def at_yaw(portrait_pose: Tensor, degrees: tuple[float, ...]) -> Tensor:
 
 
 def rotation_error(first: Tensor, second: Tensor) -> Tensor:
-    """Mean absolute difference of yaw, pitch and roll, [N, 6] and [N, 6] -> [N] degrees."""
-    return (first[:, :3] - second[:, :3]).abs().mean(1).rad2deg()
+    """Mean absolute difference of yaw, pitch and roll, [..., 6] and [..., 6] -> [...] degrees."""
+    return (first - second)[..., :3].abs().mean(-1).rad2deg()
 
 
-def angle_fits(read: Tensor, requested: Tensor) -> dict[str, float]:
-    """R² of yaw, pitch and roll, [N, 6] and [N, 6]."""
-    return {name: r_squared(read[:, i : i + 1], requested[:, i : i + 1]) for i, name in enumerate(ANGLES)}
+def angle_fits(read: Tensor, requested: Tensor, own_offset: bool = False) -> dict[str, float]:
+    """R² of yaw, pitch and roll.
+
+    Args:
+        read, requested: P faces in K poses, [P, K, 6].
+        own_offset: every face may be off by an angle of its own, which takes K >= 2. Where a head is level cannot be
+            told from one picture; how far it turns can.
+    """
+    fits = {}
+    for i, name in enumerate(ANGLES):
+        asked, error = requested[..., i].double(), (read - requested)[..., i].double()
+        left = error.square().sum()
+        if own_offset:
+            k = error.shape[1]
+            left = (error - error.mean(1, keepdim=True)).square().sum() * k / (k - 1)
+        fits[name] = 1.0 - float(left / (asked - asked.mean()).square().sum())
+    return fits
