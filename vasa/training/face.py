@@ -17,7 +17,7 @@ from ..face.decoder import Decoded, Layers, sample_picture
 from ..face.model import FaceModel
 from ..face.reader import FaceReader
 from ..face.surface import HALF, MIDDLE
-from ..face.texture import blend
+from ..face.texture import blend, brightness
 from ..latents import FaceLatents
 from ..synthetic.assets import load_pack
 from ..synthetic.augment import sensor
@@ -89,23 +89,23 @@ def face_losses(
         losses["mask"] = weights.mask * mask_loss(decoded.mask, visible)
         losses |= _uncovered(decoded, target, weights)
         if weights.texture:
-            losses["texture"] = weights.texture * _texture_loss(decoded, face, target, visible, regions)
+            losses["texture"] = weights.texture * _texture_loss(decoded, face, target, visible)
     if decoded.gain is not None:
         losses["light"] = weights.light * light_loss(decoded.gain, face.portrait, target.image, flow, visible)
     return losses
 
 
-def _texture_loss(decoded: Decoded, face: FaceLatents, target: Stills, visible: Tensor, regions: Tensor) -> Tensor:
+def _texture_loss(decoded: Decoded, face: FaceLatents, target: Stills, visible: Tensor) -> Tensor:
     """`texture_loss`, felt by the mask alone: paint would get contrast right with any pattern.
 
-    Only where the portrait shows the same, and little where `regions` are: silhouettes of hair and ears have contrast
-    wherever they stand, and eyes that look the old way have as much as those that look the new way.
+    Only where the portrait shows the same: silhouettes of hair and ears have contrast wherever they stand. So have eyes
+    that look the old way; where those count more than skin, it takes `expression` to turn them.
     """
     gain = None if decoded.gain is None else decoded.gain.detach()
     warped = sample_picture(face.texture, decoded.flow.detach())
     shown = blend(decoded.painted.detach(), warped, decoded.mask, gain)
     alike = F.interpolate((target.part > 0)[:, None] * visible[:, None], size=target.image.shape[-1])
-    return texture_loss(shown, target.image, (1 - F.max_pool2d(1 - alike, 5, 1, 2)) / regions)
+    return texture_loss(shown, target.image, 1 - F.max_pool2d(1 - alike, 5, 1, 2))
 
 
 def geometry_losses(
@@ -212,8 +212,9 @@ def train_face(
             losses["pose"] = weights.encoders * (pose_read - source.head_pose).abs().mean() * 2
             if supervised:
                 losses["dynamics"] = weights.encoders * dynamics_loss(dynamics_read, source.dynamics, spread)
-        with trainer.accelerator.autocast():
-            losses |= _read(model, decoded, target, spread, weights)
+        if weights.expression or weights.head:
+            with trainer.accelerator.autocast():
+                losses |= _read(model, decoded, face, target, spread, weights)
         if judge is not None:
             losses |= _judged(judge, decoded, target, source, weights)
         if (weights.pair or weights.canonical) and index % 5 == 0:
@@ -300,9 +301,18 @@ def _coded(model: FaceModel, target: Stills, generator: torch.Generator) -> Tens
 
 
 def _read(
-    model: FaceModel, decoded: Decoded, target: Stills, spread: Tensor, weights: FaceLossWeights
+    model: FaceModel, decoded: Decoded, face: FaceLatents, target: Stills, spread: Tensor, weights: FaceLossWeights
 ) -> dict[str, Tensor]:
-    losses, pictures = {}, (decoded.image, target.image)
+    """What frozen encoders read off the decoded and the true picture, felt by flow and mask alone, and in brightness.
+
+    Paint would find what they like to see: irises went blue, whatever the portrait's.
+    """
+    shown = decoded.image
+    if decoded.flow is not None:
+        gain = None if decoded.gain is None else decoded.gain.detach()
+        shown = blend(decoded.painted.detach(), sample_picture(face.texture, decoded.flow), decoded.mask, gain)
+    pictures = target.image + brightness(shown - target.image), target.image
+    losses = {}
     if weights.expression:
         read = expression_loss(model.dynamics, *pictures, target.head_pose, spread)
         losses["expression"] = weights.expression * read
