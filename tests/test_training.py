@@ -305,7 +305,7 @@ def test_one_time_box_for_everything_that_sees(tmp_path):
     for name, value in after.motion.state_dict().items():
         torch.testing.assert_close(value, before.motion.state_dict()[name], atol=2e-3, rtol=2e-3)
     scores = [json.loads(line) for line in (tmp_path / "round" / "face" / "scores.jsonl").read_text().splitlines()]
-    assert {"discriminator", "perceptual", "val_model"} <= scores[-1].keys()
+    assert {"discriminator", "perceptual", "expression", "head", "val_model"} <= scores[-1].keys()
 
 
 def test_discriminators_learn_to_tell_and_their_losses_reach_the_picture():

@@ -26,7 +26,7 @@ from .reader import train_reader
 
 SHARES = {"people": 0.2, "encoders": 0.1, "critic": 0.08, "reader": 0.1, "face": 0.52}
 """Of the time box."""
-LOSSES = FaceLossWeights(perceptual=0.5, identity=0.2, adversarial=0.1, matching=2.0)
+LOSSES = FaceLossWeights(perceptual=0.5, identity=0.2, expression=0.2, head=0.8, adversarial=0.1, matching=2.0)
 _TEST_SHARDS = 2
 _BATCHES = {"cpu": (4, 2, 32), "cuda": (16, 4, 128)}
 """Portraits a step, targets of each, single pictures a step."""
