@@ -253,6 +253,8 @@ def test_what_a_reader_shrinks_in_true_pictures_too_is_not_the_faces_fault():
     found = controls.Sweep(asked, 0.8 * half * generated + 3, generated, half * generated)
     assert found.slope == pytest.approx(0.8 * 0.9)
     assert replace(found, rendered=None).slope == pytest.approx(0.8 * 0.9 * 0.5)
+    assert replace(found, rendered=0 * generated).slope == pytest.approx(0.8 * 0.9 * 0.5), "a blind reader"
+    assert replace(found, generated=0 * generated).slope == pytest.approx(0.8 * 0.9 * 0.5), "a deaf generator"
 
 
 def test_a_judge_that_shrinks_what_it_sees_has_a_small_slope():

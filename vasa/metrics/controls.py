@@ -24,6 +24,7 @@ EMOTION_WEIGHTS = (0.0, 0.5, 1.0)
 _EVERY = 4
 _SETTLED = 6
 """The first frames are left out: motion starts from nowhere."""
+_LEAST_SEEN = 0.3
 _EYE = DYNAMICS.index("eyeYaw")
 
 
@@ -45,11 +46,15 @@ class Sweep:
 
     @property
     def slope(self) -> float:
-        """Answer per request in the decoded frames, over what the reader makes of a slope in true pictures."""
-        read = slope(self.requested, self.measured)
+        """Answer per request in the decoded frames, over what the reader makes of a slope in true pictures.
+
+        A reader that hardly sees the quantity in those either cannot be corrected; its own word counts then.
+        """
+        raw = slope(self.requested, self.measured)
         if self.rendered is None:
-            return read
-        return read * slope(self.requested, self.generated) / slope(self.requested, self.rendered)
+            return raw
+        true, made = (slope(self.requested, answers) for answers in (self.rendered, self.generated))
+        return raw * made / true if true > _LEAST_SEEN * made > 0 else raw
 
 
 def slope(requested: Tensor, measured: Tensor) -> float:
