@@ -72,7 +72,7 @@ def test_a_face_that_obeys_has_slope_one_and_no_defect(seen):
     assert defects(found) == {}
     for response in found:
         assert response.slope() == pytest.approx(1, abs=0.12), response.lever.name
-        assert response.slope(decoded=False) == pytest.approx(response.slope(), abs=1e-4)
+        assert response.slope("motion") == pytest.approx(response.slope(), abs=1e-4)
 
 
 def test_a_dead_control_and_a_leaking_one_are_found(seen):
@@ -95,11 +95,41 @@ def test_crosstalk_is_one_on_the_diagonal_and_blank_where_two_are_one_thing(seen
     assert matrix.isnan().sum() == 6 and (matrix[0, 1:] < LIMIT).all()
 
 
+def test_what_the_reader_does_to_true_pictures_stands_beside(seen, monkeypatch, tmp_path):
+    def read(pipe, pictures):
+        head_pose, dynamics = pictures
+        head_pose[:, 2] *= 0.5
+        dynamics[:, :-2] += 2 * head_pose[:, 2:3] * EMOTION_SHAPES[1]
+        return SimpleNamespace(head_pose=head_pose, dynamics=dynamics, mouth_opening=dynamics[:, 0])
+
+    def spoil(motion, controls):
+        motion.facial_dynamics[:, :-2] += motion.head_pose[:, 2:3] * EMOTION_SHAPES[1]
+        return motion
+
+    monkeypatch.setattr(control_study, "read", read)
+    talker = SimpleNamespace(face=None, lids_closed=1.0, truth=lambda pose, dynamics: (pose.clone(), dynamics.clone()))
+    names = ["head pose, roll", "blink rate", "emotion, happy"]
+    found = study(Puppet(spoil), [talker], [torch.zeros(16000 * 4)], BASE, names, against_truth=True)
+    roll, blinks, _ = found
+    assert roll.slope() == pytest.approx(1, abs=0.1) and roll.slope("truth") == pytest.approx(0.5, abs=0.05)
+    assert torch.tensor(blinks.slope("truth")).isnan()
+    matrices = [crosstalk(found, source)[1] for source in ("frames", "truth")]
+    shares = [float(matrix[0, -1]) for matrix in matrices]
+    assert shares[1] == pytest.approx(2 * shares[0], rel=0.1) and shares[0] > LIMIT
+    assert defects(found)["head pose, roll"] == [
+        f"moves happy by {shares[0]:.0%} of its range (true pictures: {shares[1]:.0%})"
+    ]
+    write_report(tmp_path / "r.md", tmp_path / "images", "puppet", found, {})
+    text = (tmp_path / "r.md").read_text()
+    assert re.search(r"\| head pose, roll \| .* \| 1\.0\d \| 0\.5\d \| ", text)
+    assert re.search(r"\| blink rate \| .* \| – \| ", text)
+
+
 def test_the_report_has_a_row_a_control_and_its_pictures(seen, tmp_path):
     found = responses(Puppet(), ["gaze, yaw", "mouth"])
     write_report(tmp_path / "r.md", tmp_path / "images", "puppet", found, {"Machine": "none"})
     text = (tmp_path / "r.md").read_text()
-    assert re.search(r"\| gaze, yaw \| -20 → -\d+\.\d\d, .*\| 1\.00 \| 1\.00 \| yes \| – \|", text)
+    assert re.search(r"\| gaze, yaw \| -20 → -\d+\.\d\d, .*\| 1\.00 \| – \| 1\.00 \| yes \| – \|", text)
     for link in re.findall(r"\]\((.*?)\)", text):
         assert (tmp_path / link).stat().st_size > 1000
 

@@ -75,7 +75,7 @@ def evaluate_controls(
     talkers = render_talkers(pipe, pack, people, seed)
     base = Controls(seed=seed, blink=Blink(BLINKS))
     base = base if steps is None else replace(base, steps=steps)
-    responses = study(pipe, talkers, sounds, base, progress=progress)
+    responses = study(pipe, talkers, sounds, base, progress=progress, against_truth=True)
     held = render_people(pack, judged, 4, pipe.size, seed)
     judge = describe(read(pipe, held.images.flatten(0, 1)), held)
     options = {"corpus": corpus, "speech": speech, "assets": assets, "faces": faces, "quick": quick}
@@ -87,7 +87,7 @@ def evaluate_controls(
         "Weights (SHA-256)": model_hash(model),
         "Clips": f"{people} rendered people, each saying {seconds:g} s of something else, {base.steps} steps, "
         f"{BLINKS:g} blinks a minute unless swept, the same seed at every level",
-        "Scored by": f"the face reader in the model folder; {judge}. Its slopes bound those below",
+        "Scored by": f"the face reader in the model folder; {judge}",
         "Defects": f"{len(defects(responses))} of {len(responses)} controls",
     }
     write_report(out, out.parent / "images", Path(model).name, responses, context)

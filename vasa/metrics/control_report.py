@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..io.files import replacing
 from ..latents import EMOTIONS
-from .control_study import QUANTITIES, Response
+from .control_study import QUANTITIES, Response, Source
 
 LIMIT = 1 / 3
 """Cross-talk above this share of what a quantity's own control does is a defect."""
@@ -28,19 +29,23 @@ RELATED: frozenset[tuple[str, str]] = frozenset(
 of the brows and the mouth, and the shapes of emotions overlap."""
 
 
-def crosstalk(responses: Sequence[Response]) -> tuple[list[str], Tensor]:
+def crosstalk(responses: Sequence[Response], source: Source = "frames") -> tuple[list[str], Tensor]:
     """How far every control moves every quantity, in units of what the quantity's own control does.
+
+    Args:
+        responses: R controls.
+        source: what both are taken from.
 
     Returns:
         Names of the C quantities that have a control among the responses; and the matrix [R, C] >= 0, NaN where the
         two are related by definition.
     """
     quantities = list(QUANTITIES)
-    own = {r.lever.quantity: r.effects[quantities.index(r.lever.quantity)].abs() for r in responses}
+    own = {r.lever.quantity: r.effects(source)[quantities.index(r.lever.quantity)].abs() for r in responses}
     names = [name for name in quantities if name in own]
     columns = [quantities.index(name) for name in names]
     scale = torch.stack([own[name] for name in names]).clamp_min(1e-9)
-    matrix = torch.stack([response.effects[columns].abs() for response in responses]) / scale
+    matrix = torch.stack([response.effects(source)[columns].abs() for response in responses]) / scale
     for row, response in enumerate(responses):
         for column, name in enumerate(names):
             if name != response.lever.quantity and (response.lever.quantity, name) in RELATED:
@@ -51,15 +56,21 @@ def crosstalk(responses: Sequence[Response]) -> tuple[list[str], Tensor]:
 def defects(responses: Sequence[Response]) -> dict[str, list[str]]:
     """Control -> what is wrong with it, in words, the worst cross-talk first; only controls with a defect."""
     names, matrix = crosstalk(responses)
+    true = crosstalk(responses, "truth")[1] if _with_truth(responses) else torch.full_like(matrix, torch.nan)
     found: dict[str, list[str]] = {}
-    for response, row in zip(responses, matrix, strict=True):
+    for response, row, beside in zip(responses, matrix, true, strict=True):
         said = [] if response.monotone else ["not monotone"]
-        for share, name in sorted(zip(row.tolist(), names, strict=True), reverse=True):
-            if name != response.lever.quantity and share > LIMIT:
-                said.append(f"moves {name} by {share:.0%} of its range")
+        others = zip(row.tolist(), names, beside.tolist(), strict=True)
+        for share, name, there in sorted(o for o in others if o[0] > LIMIT and o[1] != response.lever.quantity)[::-1]:
+            aside = "" if math.isnan(there) else f" (true pictures: {there:.0%})"
+            said.append(f"moves {name} by {share:.0%} of its range{aside}")
         if said:
             found[response.lever.name] = said
     return found
+
+
+def _with_truth(responses: Sequence[Response]) -> bool:
+    return all(response.rendered is not None for response in responses)
 
 
 def write_report(path: Path, images: Path, model: str, responses: Sequence[Response], context: dict[str, str]) -> None:
@@ -76,11 +87,13 @@ def write_report(path: Path, images: Path, model: str, responses: Sequence[Respo
     lines += [f"- {subject}: {finding}" for subject, finding in context.items()]
     lines += [
         "",
-        "Slope: answer per request, 1 is exact; in the decoded frames as the face reader sees them, and in the motion",
-        "before decoding. A defect is a response that is not monotone, or cross-talk above a third.",
+        "Slope: answer per request, 1 is exact; in decoded frames as the face reader sees them; in true pictures of",
+        "the same motion, for the reader shrinks and mixes by itself; and in that motion. A defect is a response that",
+        "is not monotone, or cross-talk above a third.",
         "",
-        "| control | asked for → read off the frames | slope, frames | slope, motion | monotone | defect |",
-        "|---|---|---|---|---|---|",
+        "| control | asked for → read off the frames | slope, frames | slope, true pictures | slope, motion | monotone "
+        "| defect |",
+        "|---" * 7 + "|",
     ]
     for response in responses:
         lever = response.lever
@@ -91,7 +104,9 @@ def write_report(path: Path, images: Path, model: str, responses: Sequence[Respo
         said = wrong.get(lever.name, ["–"])
         verdict = "; ".join(said[:_WORST]) + (f"; and {len(said) - _WORST} more" if len(said) > _WORST else "")
         monotone = "yes" if response.monotone else "no"
-        slopes = f"{response.slope():.2f} | {response.slope(decoded=False):.2f}"
+        true = response.slope("truth") if response.rendered is not None else math.nan
+        shrunk = "–" if math.isnan(true) else f"{true:.2f}"
+        slopes = f"{response.slope():.2f} | {shrunk} | {response.slope('motion'):.2f}"
         lines.append(f"| {lever.name} | {answers} | {slopes} | {monotone} | {verdict} |")
     names, matrix = crosstalk(responses)
     lines += ["", "## Cross-talk", "", "Change of a quantity when a control (row) goes through its whole sweep, in"]
@@ -114,8 +129,8 @@ def plot_responses(path: Path, responses: Sequence[Response]) -> None:
         asked = response.requested
         middle = asked.mean()
         axis.plot(asked, asked, color="0.8", linewidth=3)
-        for decoded, style in ((True, "-"), (False, ":")):
-            for face, curve in enumerate(response.curve(decoded)):
+        for source, style in (("frames", "-"), ("motion", ":")):
+            for face, curve in enumerate(response.curve(source)):
                 shown = curve - curve.mean() + middle
                 axis.plot(asked, shown, style, color=f"C{face}", linewidth=1)
         axis.set_title(f"{response.lever.name}: {response.slope():.2f}", fontsize=8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,16 +20,20 @@ from ..synthetic.emotions import EMOTION_SHAPES, MOUTH
 from .clips import RATE
 from .controls import is_monotone, slope
 from .motion_quality import blink_peaks
-from .people import Talker, blink_of, watch
+from .people import Talker, blink_of, read, watch
 
 EVERY = 2
 """Every second frame is decoded and read; a blink lasts six."""
 SETTLED = 6
 """Frames left out at the beginning: motion starts from nowhere."""
+RENDERED = 6
+"""True pictures are rendered of every sixth of these frames, too few to count blinks."""
 SHOWN = EMOTIONS.index("surprised")
 """The emotion whose brows and lids show how strong an expression is."""
 _EYE = DYNAMICS.index("eyeYaw")
 _JAW = DYNAMICS.index("jawOpen")
+Source = Literal["frames", "motion", "truth"]
+"""Where a quantity is taken from: read off decoded frames, the motion itself, read off true pictures of that motion."""
 
 
 @dataclass(frozen=True)
@@ -126,34 +131,46 @@ class Response:
         requested: [L].
         measured: off the decoded frames, [F, L, Q].
         generated: the same off the motion, [F, L, Q].
+        rendered: the same off true pictures of that motion, [F, L, Q], NaN for blinks; None where none were rendered.
     """
 
     lever: Lever
     requested: Tensor
     measured: Tensor
     generated: Tensor
+    rendered: Tensor | None = None
 
-    def curve(self, decoded: bool = True) -> Tensor:
+    def answers(self, source: Source) -> Tensor:
+        """All quantities, [F, L, Q].
+
+        Raises:
+            ValueError: true pictures, where none were rendered.
+        """
+        found = {"frames": self.measured, "motion": self.generated, "truth": self.rendered}[source]
+        if found is None:
+            raise ValueError("no true pictures were rendered")
+        return found
+
+    def curve(self, source: Source = "frames") -> Tensor:
         """The control's own quantity, in units of `requested`, [F, L]."""
-        answers = (self.measured if decoded else self.generated)[..., list(QUANTITIES).index(self.lever.quantity)]
+        answers = self.answers(source)[..., list(QUANTITIES).index(self.lever.quantity)]
         if not self.lever.relative:
             return answers
         return answers / answers[:, self.lever.levels.index(1.0)].mean().abs().clamp_min(1e-9)
 
-    def slope(self, decoded: bool = True) -> float:
+    def slope(self, source: Source = "frames") -> float:
         """Answer per request, 1 is exact."""
-        return slope(self.requested, self.curve(decoded))
+        return slope(self.requested, self.curve(source))
 
     @property
     def monotone(self) -> bool:
         """Whether the mean over the faces rises from level to level."""
         return is_monotone(self.curve())
 
-    @property
-    def effects(self) -> Tensor:
+    def effects(self, source: Source = "frames") -> Tensor:
         """Change of every quantity from the first level to the last along the fitted line, [Q]."""
         span = self.requested[-1] - self.requested[0]
-        columns = self.measured.unbind(-1)
+        columns = self.answers(source).unbind(-1)
         return torch.tensor([slope(self.requested, column) for column in columns]) * span
 
 
@@ -198,6 +215,7 @@ def study(
     base: Controls,
     names: Sequence[str] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    against_truth: bool = False,
 ) -> list[Response]:
     """Sweep the controls.
 
@@ -208,10 +226,11 @@ def study(
         base: all other controls; every level has the same seed.
         names: only these levers; default all.
         progress: progress(stage, done, total), counting clips.
+        against_truth: also render the motions truly and read these pictures.
     """
     chosen = [lever for lever in levers(base) if names is None or lever.name in names]
     total, done = sum(len(lever.levels) for lever in chosen) * len(talkers), 0
-    kept: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+    kept: dict[tuple[int, str], Tensor] = {}
     found = []
     for lever in chosen:
         rows = []
@@ -220,28 +239,35 @@ def study(
                 controls = lever.setting(level)
                 key = face, str(controls.to_json())
                 if key not in kept:
-                    kept[key] = _performed(pipe, talker, waveform, controls)
+                    kept[key] = _performed(pipe, talker, waveform, controls, against_truth)
                 rows.append(kept[key])
                 done += 1
                 if progress is not None:
                     progress("controls", done, total)
-        shape = len(talkers), len(lever.levels), len(QUANTITIES)
-        measured, generated = (torch.stack(column).reshape(shape) for column in zip(*rows, strict=True))
+        answers = torch.stack(rows).unflatten(0, (len(talkers), len(lever.levels)))
         requested = torch.tensor([lever.requested(level) for level in lever.levels])
-        found.append(Response(lever, requested, measured, generated))
+        found.append(Response(lever, requested, *answers.unbind(2)))
     return found
 
 
-def _performed(pipe: Vasa, talker: Talker, waveform: Tensor, controls: Controls) -> tuple[Tensor, Tensor]:
-    """All quantities of one clip, off the decoded frames and off the motion, [Q] each."""
+def _performed(pipe: Vasa, talker: Talker, waveform: Tensor, controls: Controls, against_truth: bool) -> Tensor:
+    """All quantities of one clip, off the decoded frames, off the motion, and off true pictures, [2 or 3, Q]."""
     motion = pipe.generate(waveform, talker.face, controls)[slice(SETTLED, None, EVERY)]
-    seen = watch(pipe, talker.face, motion)
     fps = pipe.fps / EVERY
-    takes = (
-        Take(seen.head_pose, seen.dynamics, seen.mouth_opening, max(talker.lids_closed, 0.1), fps),
-        Take(motion.head_pose, motion.facial_dynamics, motion.facial_dynamics[:, _JAW], 1.0, fps),
-    )
-    return tuple(torch.tensor([read(take) for read in QUANTITIES.values()]) for take in takes)
+    shut = max(talker.lids_closed, 0.1)
+    seen = watch(pipe, talker.face, motion)
+    jaw = motion.facial_dynamics[:, _JAW]
+    takes = [
+        Take(seen.head_pose, seen.dynamics, seen.mouth_opening, shut, fps),
+        Take(motion.head_pose, motion.facial_dynamics, jaw, 1.0, fps),
+    ]
+    if against_truth:
+        some = motion[slice(None, None, RENDERED)]
+        true = read(pipe, talker.truth(some.head_pose, some.facial_dynamics))
+        takes.append(Take(true.head_pose, true.dynamics, true.mouth_opening, shut, fps / RENDERED))
+    answers = torch.tensor([[take_off(take) for take_off in QUANTITIES.values()] for take in takes])
+    answers[2:, list(QUANTITIES).index("blinks")] = math.nan
+    return answers
 
 
 def _on_axis(axis: int, degrees: float, axes: int) -> tuple[float, ...]:

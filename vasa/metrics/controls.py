@@ -139,18 +139,25 @@ def emotion_sweep(pipe: Vasa, talkers: Sequence[Talker], speech: Sequence[Spoken
     def answer(_: Tensor, dynamics: Tensor) -> Tensor:
         return (dynamics[:, : len(shape)] @ shape).mean()
 
-    return sweep(pipe, talkers, speech, settings, torch.tensor(EMOTION_WEIGHTS), answer)
+    return sweep(pipe, talkers, speech, settings, torch.tensor(EMOTION_WEIGHTS), answer, against_truth=True)
 
 
-def name_emotions(pipe: Vasa, talkers: Sequence[Talker], speech: Sequence[Spoken], seed: int) -> dict[str, list[str]]:
-    """Which emotion the reader names in clips at full weight: asked for -> named, one per talker.
+def name_emotions(
+    pipe: Vasa, talkers: Sequence[Talker], speech: Sequence[Spoken], seed: int
+) -> dict[str, list[tuple[str, str]]]:
+    """Which emotion the reader names in clips at full weight.
 
     The name is that of the largest mean log-probability over the clip's frames.
+
+    Returns:
+        Asked for -> for every talker the names off decoded frames and off true pictures of the same motion.
     """
-    named: dict[str, list[str]] = {}
+    named: dict[str, list[tuple[str, str]]] = {}
     for emotion in EMOTIONS:
         for number, (talker, spoken) in enumerate(zip(talkers, speech, strict=True)):
             controls = Controls(emotion={emotion: 1.0}, seed=seed + number)
-            seen = perform(pipe, talker, spoken, controls)[1]
-            named.setdefault(emotion, []).append(EMOTIONS[int(seen.emotion.mean(0).argmax())])
+            motion, seen = perform(pipe, talker, spoken, controls)
+            true = read(pipe, talker.truth(motion.head_pose, motion.facial_dynamics))
+            names = (EMOTIONS[int(reading.emotion.mean(0).argmax())] for reading in (seen, true))
+            named.setdefault(emotion, []).append(tuple(names))
     return named
