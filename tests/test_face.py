@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from vasa.config import BROW_TRUNK, PATCH_TRUNK, TINY, VASA1, VASA_MINI, VasaConfig
-from vasa.face.background import behind
-from vasa.face.decoder import Decoder, enlarge, sample_picture
+from vasa.face.background import agreement, behind, outline
+from vasa.face.decoder import Decoder, enlarge, sample_picture, trusted
 from vasa.face.encoder import FACE_CENTRE, DynamicsEncoder, align_face, align_grid
 from vasa.face.matte import PersonMatte
 from vasa.face.model import FaceModel
@@ -244,6 +244,36 @@ def test_a_background_is_spread_over_its_person():
     assert behind(slope, torch.ones_like(person)).isfinite().all(), "a portrait that is all person"
     large = F.pad(torch.ones(1, 1, 44, 44), (10, 10, 10, 10))
     assert behind(large.expand(-1, 3, -1, -1), large).max() < 1e-3, "nothing of a large person is left"
+
+
+def test_a_pixel_comes_from_where_the_portrait_shows_the_same():
+    person = torch.zeros(1, 1, 128, 128)
+    person[..., 40:88, 40:88] = 1
+    still, shape = identity_grid((128, 128)).movedim(-1, 0)[None], outline(person, 128)
+    gone = torch.ones_like(person)
+    assert agreement(1 - shape[:, 1:], shape, still).min() > 0.9, "where nothing has moved all of it agrees"
+    left = agreement(gone, shape, still)[0, 0]
+    assert left[42:86, 42:86].max() == 0 and left[40, 64] < 0.2, "what is behind does not come from the person"
+    assert left[:30].min() == 1
+    taken = agreement(0 * gone, shape, still)[0, 0]
+    assert taken[:30].max() == 0 and taken[48:80, 48:80].min() == 1, "nor the person from what is behind"
+    shifted = still + torch.tensor([0.5, 0.0])[None, :, None, None]
+    there = 1 - shape[:, 1:].roll(-round(0.5 * 63.5), -1)
+    assert agreement(there, shape, shifted)[..., 30:98].min() > 0.9, "a person that has moved comes from where it stood"
+
+
+def test_a_model_does_not_trust_what_a_head_has_left(portrait):
+    torch.manual_seed(0)
+    model, z = FaceModel(replace(TINY.face, background=True)).eval(), torch.zeros(1, 59)
+    p, person = pose(0.0, 0.0, 0.0, 0.0, 0.0, 0.0), torch.zeros(1, 1, 32, 32)
+    person[..., :16, :] = 1
+    with torch.inference_mode():
+        face = model.encode(portrait, p, z, person)
+        model.decoder.behind.bias.fill_(30.0)
+        decoded = model.decode(face, p, z)
+    share = trusted(decoded)
+    assert share[..., :24, :].max() == 0 and torch.equal(share[..., 44:, :], decoded.mask[..., 44:, :])
+    assert torch.allclose(decoded.image[..., :24, :], decoded.painted[..., :24, :])
 
 
 def test_what_is_uncovered_can_be_painted_with_the_background(portrait):

@@ -162,7 +162,7 @@ class CloseUps(nn.Module):
         whole = self._lay(self.mouth, MOUTH, face.mouth, whole, *told)
         for index, eye in enumerate(EYES):
             whole = self._lay(self.eyes, eye, face.eyes[:, index], whole, *told)
-        return replace(Layers.split(whole), behind=layers.behind)
+        return replace(Layers.split(whole), behind=layers.behind, agreement=layers.agreement)
 
     def _lay(
         self, close_up: CloseUp, patch: Patch, features: Tensor, whole: Tensor, face: FaceLatents,

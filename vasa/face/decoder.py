@@ -8,7 +8,7 @@ does not show.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,7 @@ class Decoded:
     mask: Tensor | None = None
     gain: Tensor | None = None
     behind: Tensor | None = None
+    agreement: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Layers:
         mask: how far the portrait's pixel is trusted, [B, 1, ., .] in [0, 1].
         gain: its brightness over the portrait's, [B, 3, ., .]; None without relighting.
         behind: share of the background in `painted`, [B, 1, ., .]; None where none is painted with.
+        agreement: `vasa.face.background.agreement`, [B, 1, ., .], which bounds the trust; None as `behind`.
     """
 
     painted: Tensor
@@ -58,13 +60,13 @@ class Layers:
     mask: Tensor
     gain: Tensor | None
     behind: Tensor | None = None
+    agreement: Tensor | None = None
 
     def enlarged(self, size: int) -> Layers:
         """All that makes the picture at one size."""
-        gain = None if self.gain is None else enlarge(self.gain, size)
-        return Layers(
-            enlarge(self.painted, size), enlarge(self.flow, size), enlarge(self.mask, size), gain, self.behind
-        )
+        gain, agreement = (None if x is None else enlarge(x, size) for x in (self.gain, self.agreement))
+        large = (enlarge(x, size) for x in (self.painted, self.flow, self.mask))
+        return Layers(*large, gain, self.behind, agreement)
 
     def joined(self) -> Tensor:
         """All that makes the picture in one tensor of its own, [B, 9, ., .]; they need one size and a gain."""
@@ -83,8 +85,13 @@ def compose(layers: Layers, texture: Tensor) -> Decoded:
         layers: [B, ., H, W].
         texture: `texture_of` the portraits, [B, 4, ., .].
     """
-    image = blend(layers.painted, sample_picture(texture, layers.flow), layers.mask, layers.gain)
-    return Decoded(image, layers.painted, layers.flow, layers.mask, layers.gain, layers.behind)
+    image = blend(layers.painted, sample_picture(texture, layers.flow), trusted(layers), layers.gain)
+    return Decoded(image, *(getattr(layers, field.name) for field in fields(Layers)))
+
+
+def trusted(drawn: Layers | Decoded) -> Tensor:
+    """The share of the portrait in the picture, [B, 1, H, W]: the mask, where both show the same."""
+    return drawn.mask if drawn.agreement is None else drawn.mask * drawn.agreement
 
 
 _GAIN_RANGE = 0.7

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..config import VasaConfig
 from ..errors import InputError
 from ..face.blocks import resize_pictures
-from ..face.decoder import Decoded, Layers, sample_picture
+from ..face.decoder import Decoded, Layers, sample_picture, trusted
 from ..face.model import FaceModel
 from ..face.reader import FaceReader
 from ..face.surface import HALF, MIDDLE
@@ -103,7 +103,7 @@ def _texture_loss(decoded: Decoded, face: FaceLatents, target: Stills, visible: 
     """
     gain = None if decoded.gain is None else decoded.gain.detach()
     warped = sample_picture(face.texture, decoded.flow.detach())
-    shown = blend(decoded.painted.detach(), warped, decoded.mask, gain)
+    shown = blend(decoded.painted.detach(), warped, trusted(decoded), gain)
     alike = F.interpolate((target.part > 0)[:, None] * visible[:, None], size=target.image.shape[-1])
     return texture_loss(shown, target.image, 1 - F.max_pool2d(1 - alike, 5, 1, 2))
 
@@ -310,7 +310,7 @@ def _read(
     shown = decoded.image
     if decoded.flow is not None:
         gain = None if decoded.gain is None else decoded.gain.detach()
-        shown = blend(decoded.painted.detach(), sample_picture(face.texture, decoded.flow), decoded.mask, gain)
+        shown = blend(decoded.painted.detach(), sample_picture(face.texture, decoded.flow), trusted(decoded), gain)
     pictures = target.image + brightness(shown - target.image), target.image
     losses = {}
     if weights.expression:
