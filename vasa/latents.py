@@ -48,7 +48,7 @@ class FaceLatents:
         eyes: features of its eyes, [B, 2, C", h', w'].
         background: the picture without the person, [B, 3, S, S]; None where the model does not paint with it.
         texture: what the detail path samples from, `vasa.face.texture.texture_of` the portrait; None without that path.
-        outline: where it shows the person, `vasa.face.background.outline`, [B, 2, S, S]; None as `background`.
+        uncovered: share of the background that the decoder sees in the portrait, [B, 1, ., .]; None as `background`.
     """
 
     appearance_volume: Tensor
@@ -60,7 +60,7 @@ class FaceLatents:
     eyes: Tensor | None = None
     background: Tensor | None = None
     texture: Tensor | None = None
-    outline: Tensor | None = None
+    uncovered: Tensor | None = None
 
     def to(self, *args, **kwargs) -> FaceLatents:
         """Move every tensor; `head_pose` and `facial_dynamics` keep float32."""

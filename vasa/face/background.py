@@ -10,8 +10,8 @@ _PERSON = 0.1
 """A pixel shows the person from this share on: hair is wider than any matte."""
 _MARGIN = 1 / 64
 """And so do pixels as near as this share of the picture's edge."""
-_RIM, _SOFT = 1 / 128, 3 / 128
-"""An outline is widened by the first share of the edge, and blurred by the second, twice, as what a decoder says is."""
+_SAME, _OTHER = 0.2, 0.5
+"""Two shares of the background that differ by less than the first mean the same, by more than the second another."""
 
 
 def behind(picture: Tensor, person: Tensor) -> Tensor:
@@ -32,43 +32,23 @@ def behind(picture: Tensor, person: Tensor) -> Tensor:
     return _spread(picture.float(), known.clamp_min(1e-12))
 
 
-def outline(person: Tensor, size: int) -> Tensor:
-    """Where a portrait shows its person, with and without the rim, as softly as a decoder tells it.
-
-    Args:
-        person: share of the person in every pixel, [B, 1, s, s].
-        size: of the portrait.
-
-    Returns:
-        [B, 2, size, size] float32 in [0, 1].
-    """
-    rim, soft = (max(round(person.shape[-1] * share), 1) for share in (_RIM, _SOFT))
-    person = person.float()
-    both = torch.cat([F.max_pool2d(person, 2 * rim + 1, 1, rim), person], dim=1)
-    for _ in range(2):
-        both = F.avg_pool2d(both, 2 * soft + 1, 1, soft, count_include_pad=False)
-    return F.interpolate(both, size=(size, size), mode="bilinear")
-
-
-def agreement(uncovered: Tensor, outline: Tensor, flow: Tensor) -> Tensor:
-    """Whether a pixel and the place it is said to come from can show the same: both the person, or both what is behind.
+def agreement(uncovered: Tensor, own: Tensor, flow: Tensor) -> Tensor:
+    """Whether a pixel and the place it is said to come from show the same: both the person, or both what is behind.
 
     Where a head has turned away from, hair and ears would stay, half transparent, for the place itself is found there
-    and half trusted. All agrees while the shares of the person differ by less than a third, nothing from two thirds on.
+    and half trusted. Both shares are the decoder's own, so that its errors cancel and a still head loses nothing.
 
     Args:
         uncovered: share of the background in every pixel, [B, 1, H, W].
-        outline: `outline` of the portrait, [B, 2, S, S].
+        own: the same of the portrait itself, [B, 1, H', W'].
         flow: where the pixels come from in the portrait, [B, 2, H, W] in [-1, 1].
 
     Returns:
         [B, 1, H, W] in [0, 1], without gradients: a share of the background that serves the picture tints faces.
     """
     uncovered, flow = uncovered.detach(), flow.detach().movedim(1, -1)
-    there = F.grid_sample(outline.float(), flow, padding_mode="border", align_corners=True)
-    wide, person = there.split(1, dim=1)
-    differ = (uncovered + wide - 1).clamp_min(0) + (1 - uncovered - person).clamp_min(0)
-    return (2 - 3 * differ).clamp(0, 1)
+    there = F.grid_sample(own.float(), flow, padding_mode="border", align_corners=True)
+    return ((_OTHER - (uncovered - there).abs()) / (_OTHER - _SAME)).clamp(0, 1)
 
 
 def _spread(picture: Tensor, known: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ..geometry import (
 )  # fmt: skip
 from ..kernels.dispatch import warp_volume
 from ..latents import FaceLatents
-from .background import agreement, behind, outline
+from .background import agreement, behind
 from .blocks import resize_pictures
 from .closeup import CloseUps
 from .decoder import Between, Decoded, Decoder, Layers, compose
@@ -101,13 +101,13 @@ class FaceModel(nn.Module):
             positions = warp_volume(_position_volume(volume), theta=theta, flow=delta, padding_mode="border")
             canonical = torch.cat([canonical.float(), positions], dim=1)
         patches = (None, None) if self.closeups is None else self.closeups.look(portrait, head_pose, closeness)
-        background = shape = None
-        if self.config.background:
-            shape = outline(person.to(portrait.device), portrait.shape[-1])
-            background = behind(portrait, person.to(portrait.device))
+        background = behind(portrait, person.to(portrait.device)) if self.config.background else None
         told = head_pose.float(), facial_dynamics.float()
         texture = texture_of(portrait) if self.config.detail else None
-        return FaceLatents(canonical, identity_code, *told, portrait, *patches, background, texture, shape)
+        face = FaceLatents(canonical, identity_code, *told, portrait, *patches, background, texture)
+        if background is None:
+            return face
+        return replace(face, uncovered=self.drawn(face, *told).behind.detach())
 
     def decode(self, face: FaceLatents, head_pose: Tensor, facial_dynamics: Tensor) -> Decoded:
         """Show the face under another pose and other dynamics.
@@ -153,9 +153,12 @@ class FaceModel(nn.Module):
             between = replace(between, surface=self.surface(*told, self.decoder.finest(features)))
         if face.background is None:
             return self.decoder(features, code, positions, portrait, between)
-        background, shape = (x.expand(b, -1, -1, -1) for x in (face.background, face.outline))
+        background = face.background.expand(b, -1, -1, -1)
         layers = self.decoder(features, code, positions, portrait, between, background)
-        return replace(layers, agreement=agreement(layers.behind, shape, layers.flow))
+        if face.uncovered is None:
+            return layers
+        own = face.uncovered.expand(b, -1, -1, -1)
+        return replace(layers, agreement=agreement(layers.behind, own, layers.flow))
 
     def forward(self, portrait: Tensor, head_pose: Tensor, facial_dynamics: Tensor, **source: Tensor) -> Decoded:
         """`decode(encode(portrait, **source), head_pose, facial_dynamics)`."""
