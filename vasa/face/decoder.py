@@ -31,6 +31,7 @@ class Decoded:
         mask: share of the portrait's warped pixels, [B, 1, S, S]; None without the detail path.
         gain: brightness of the warped pixels over the portrait's, [B, 3, S, S]; None without relighting.
         behind: share of the background in what is painted, [B, 1, ., .]; None where none is painted with.
+        agreement: of picture and portrait about who is seen, [B, 1, S, S]; None as `behind`.
     """
 
     image: Tensor
