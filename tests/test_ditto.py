@@ -265,6 +265,17 @@ def test_eyes_stay_on_what_they_look_at(engine, face):
     assert float(change.view(21, 3)[LEFT_BALL, 0]) == pytest.approx(7 * BALL_PER_DEGREE[0], rel=0.02)
 
 
+def test_eyes_that_blink_by_the_clock_stay_on_it_too(engine, face):
+    turned = engine.generator_for(face).rest.clone()
+    turned[0] += math.radians(10)
+    turned[5] += 0.1
+    placed = engine.placed(turned[None], face)
+    assert torch.equal(placed.head_pose[:, 5], face.head_pose[:, 5])  # the head keeps its size
+    curves = engine.accepted(Controls()).curves(1, engine.fps)
+    change = engine.shaped(placed, curves, face).facial_dynamics[0] - face.facial_dynamics[0]
+    assert float(change.view(21, 3)[LEFT_BALL, 0]) == pytest.approx(7 * BALL_PER_DEGREE[0], rel=0.02)
+
+
 def test_a_stream_of_pieces_is_the_whole(engine, face, motion):
     session = Session(engine, face, Controls(steps=3, seed=1), PLAN)
     pieces = []

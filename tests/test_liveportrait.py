@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vasa import Controls, InputError, Motion, Vasa
+from vasa.backends.liveportrait import controls as asked
 from vasa.backends.liveportrait import joyvasa
 from vasa.backends.liveportrait.config import BACKEND, GeneratorConfig, RendererConfig
 from vasa.backends.liveportrait.controls import CLOSED_BALL
@@ -54,7 +55,7 @@ GOLDEN = {
     "stitching": (-0.003181315494271425, 1.2298378784893431, -0.8200432658195496, -0.6153920888900757),
     "lip": (-0.06527855911306919, 1.191805757558932, 0.2828028202056885, 1.8924245834350586),
     "eye": (0.12920005465192455, 1.3180736673071505, -0.4418390393257141, 0.6105501651763916),
-    "motion": (0.1011595241512571, 3.615914294361405, 2.4831299781799316, -0.3915800154209137),
+    "motion": (0.06845022723610912, 3.652360545113175, 2.3899002075195312, -0.8808786869049072),
     "speech": (0.0074879902347068615, 0.8775361709295271, -0.08022093772888184, -0.7167033553123474),
 }
 
@@ -229,6 +230,25 @@ def test_motion_goes_into_the_generators_units_and_back():
     assert torch.allclose(made.denormalise(made.normalise(motion)), motion, atol=1e-5)
 
 
+def test_channels_that_nothing_shows_are_drawn_without_limits():
+    made = generator()
+    motion = inputs("motion", 5, 69) * 0.2
+    unseen = inputs("depth", 5, 1) * 3
+    assert torch.equal(made.normalise(torch.cat([motion, unseen], -1))[:, 69:], unseen)
+    assert torch.equal(made.normalise(motion)[:, 69:], torch.zeros(5, 1))
+    low, high = made.normalise(made.low), made.normalise(made.high)
+    assert low[69] < -1e3 and high[69] > 1e3
+
+
+@pytest.mark.parametrize("kind", ["joyvasa", "ditto"])
+def test_the_standard_guidance_is_the_generators_own(kind):
+    assert asked.accepted(Controls(), kind).guidance == asked.GUIDANCE
+    assert asked.accepted(Controls(guidance={"audio": 0.5}), kind).guidance == {"audio": 0.5}
+    assert asked.accepted(Controls(guidance={}), kind).guidance == {"audio": 0.0}
+    again = asked.accepted(asked.accepted(Controls(), kind), kind)
+    assert again == asked.accepted(Controls(), kind)
+
+
 def test_angles_are_the_mean_of_their_bins():
     logits = torch.full((1, 66), -50.0)
     logits[0, 40] = 50.0
@@ -255,7 +275,7 @@ def engine():
     made = generator()
     made.scale.copy_(torch.cat([torch.tensor([8.0, 6, 4, 0.1, 0.1, 0.2]), torch.full((63,), 0.01), torch.ones(1)]))
     made.shift[5], made.mean[5] = 1.2, 1.2
-    made.low.copy_(torch.cat([torch.full((6,), -1.0), torch.full((63,), -0.05)]))
+    made.low.copy_(torch.cat([torch.full((6,), -1.0), torch.full((63,), -0.05), torch.full((1,), -1e4)]))
     made.high.copy_(-made.low)
     torch.manual_seed(0)
     speech = SpeechEncoder(GENERATOR).eval().requires_grad_(False)

@@ -60,8 +60,9 @@ def continue_from(engine: Any, motion: Motion, face: FaceLatents, controls: Cont
     _check(engine, motion)
     generator = engine.generator_for(face)
     last = _last_frames(engine.adopted(motion, face), engine.fps, plan, generator.config.num_previous)
-    known = engine.drawable(last, face).to(generator.mean.device).clamp(generator.low, generator.high)
-    known = generator.normalise(known)[None]
+    known = engine.drawable(last, face).to(generator.mean.device)
+    low, high = (limit[: known.shape[-1]] for limit in (generator.low, generator.high))  # what motion files hold
+    known = generator.normalise(known.clamp(low, high))[None]
     poses = getattr(generator, "pose_channels", len(POSE))
     # no more than a window of this plan draws beyond what it gives
     ahead = _swung_out(known[..., :poses])[:, : plan.window - plan.overlap - plan.hop]

@@ -63,7 +63,7 @@ class RendererConfig:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """JoyVASA's motion generator: a transformer that draws windows of 70 motion channels from speech."""
+    """JoyVASA's motion generator: a transformer that draws windows of motion channels from speech."""
 
     name: str = "joyvasa"
     kind: str = "joyvasa"
@@ -73,6 +73,7 @@ class GeneratorConfig:
     window: int = 100
     """Frames drawn at a time."""
     num_previous: int = 10
+    channels: int = 70
     fps: float = 25.0
     diffusion_steps: int = 500
     legacy_pe: bool = True

@@ -29,6 +29,9 @@ CLOSED_BALL, CLOSED_LID = 0.019, -0.0045
 """Vertical movement of eyeball and lid keypoints from open to shut eyes, measured in the driving templates that are
 published with the code (slope over the eye's opening times 0.42, the opening of an open eye)."""
 
+GUIDANCE = {"audio": 1.0}
+"""Takes the place of vasa's own standard guidance: `cfg_scale` 2, as in JoyVASA's README and in Ditto's program."""
+
 _NO_EMOTION = (
     "emotion was asked for, but this motion generator is conditioned on speech alone; leave emotion out, use "
     "expression for stronger or weaker expressions, or convert Ditto's generator, which knows emotions"
@@ -43,7 +46,8 @@ def accepted(controls: Controls, generator: str) -> Controls:
         generator: "joyvasa" or "ditto".
 
     Returns:
-        The same, but that Ditto's eyes blink by the clock where no rate is asked for, as in the published program.
+        The same, but that the standard guidance is the generator's own, and that Ditto's eyes blink by the clock where
+        no rate is asked for, as in the published program.
 
     Raises:
         InputError: something is asked for that nothing here can do, naming the control.
@@ -56,6 +60,10 @@ def accepted(controls: Controls, generator: str) -> Controls:
                 f"guidance {name} has no effect with this motion generator, which withholds everything it is told at "
                 "once; leave it out and use guidance audio"
             )
+    if controls.guidance == Controls().guidance:
+        controls = replace(controls, guidance=GUIDANCE)
+    # these generators are not guided towards a gaze, so that none has to be held back for overshooting
+    controls = replace(controls, guidance={"audio": controls.guidance.get("audio", 0.0)})
     if generator == "ditto" and controls.blink.rate is None:
         return replace(controls, blink=replace(controls.blink, rate=BLINKS_A_MINUTE))
     return controls
@@ -73,7 +81,9 @@ def eyes_kept(motion: Motion, face: FaceLatents) -> Motion:
     return replace(motion, facial_dynamics=delta.flatten(1))
 
 
-def shaped(motion: Motion, curves: ControlCurves, face: FaceLatents, start: int = 0) -> Motion:
+def shaped(
+    motion: Motion, curves: ControlCurves, face: FaceLatents, start: int = 0, keeps_gaze: bool = False
+) -> Motion:
     """Apply gaze, distance, head pose, expression, mouth and blinks.
 
     Args:
@@ -81,6 +91,7 @@ def shaped(motion: Motion, curves: ControlCurves, face: FaceLatents, start: int 
         curves: controls of these frames, T of them from `start` on.
         face: the portrait.
         start: which of the curves' frames is the motion's first.
+        keeps_gaze: eyes that do not move by themselves are turned back by what the head turns; see `eyes_kept`.
 
     Returns:
         The same motion, bit for bit, where the controls ask for nothing.
@@ -95,6 +106,8 @@ def shaped(motion: Motion, curves: ControlCurves, face: FaceLatents, start: int 
     pose = torch.where(distance == 0, pose, torch.cat([pose[:, :5], pose[:, 5:] - distance], dim=-1))
     own = face.facial_dynamics.to(pose).unflatten(-1, (-1, 3))
     delta = _scaled(motion.facial_dynamics.unflatten(-1, (-1, 3)), own, at(curves.mouth), at(curves.expression))
+    if keeps_gaze:
+        own = _looking(own.expand_as(delta), (face.head_pose[0].to(pose) - motion.head_pose)[:, :2])
     delta = _blinking(delta, own, at(curves.closure), at(curves.own_blinks))
     # the eyes make up for every turn of the head that the generator did not know of
     look = at(curves.gaze) - (turned.head_pose - motion.head_pose)[:, :2]

@@ -73,9 +73,13 @@ def convert_renderer(
 
 
 def _retargeting_of(state: dict[str, Any]) -> dict[str, Tensor]:
-    """One flat dict of the three small networks, whether they came nested or with long prefixes."""
+    """One flat dict of the three small networks, whether they came nested or with long prefixes.
+
+    What else lies beside nested ones is not read by the published program either.
+    """
+    nested = {k: v for k, v in state.items() if k in _ROLES and isinstance(v, Mapping)}
     flat = {}
-    for outer, value in state.items():
+    for outer, value in (nested or state).items():
         inner = value if isinstance(value, Mapping) else {"": value}
         for name, tensor in inner.items():
             key = f"{outer}.{name}" if name else outer

@@ -45,14 +45,14 @@ def convert_joyvasa(
     try:
         config = replace(_config_of(state, named), legacy_pe=legacy_pe, heads=heads)
         speech = {k.removeprefix("audio_encoder."): v for k, v in state.items() if k.startswith("audio_encoder.")}
-        own = {k: v for k, v in state.items() if not k.startswith("audio_encoder.")}
-        expected = joyvasa.published_shapes(config)
-        # tables that follow from the sizes may be left out
-        expected = {k: v for k, v in expected.items() if k in own or not k.endswith((".pe", "alignment_mask"))}
+        # tables of positions follow from the sizes; that of times is as long as a default that training overrode
+        own = {k: v for k, v in state.items() if not k.startswith("audio_encoder.") and not k.endswith(".pe")}
+        expected = {k: v for k, v in joyvasa.published_shapes(config).items() if not k.endswith(".pe")}
+        expected = {k: v for k, v in expected.items() if k in own or not k.endswith("alignment_mask")}
         check_keys(own, expected)
         _check_schedule(own["diffusion_sched.alpha_bars"], config)
         made = {f"generator.{k}": v for k, v in joyvasa.folded(own, config).items()}
-        made |= {f"generator.{k}": v for k, v in joyvasa.statistics(_statistics_of(template)).items()}
+        made |= {f"generator.{k}": v for k, v in joyvasa.statistics(_statistics_of(template), config.channels).items()}
         made |= {f"speech.encoder.{k}": v for k, v in _speech_of(speech, config).items()}
     except (ValueError, KeyError, IndexError) as error:
         if isinstance(error, InputError):
@@ -78,8 +78,8 @@ def _config_of(state: dict[str, Tensor], named: dict[str, Any]) -> GeneratorConf
     """Sizes from the shapes; kind of the audio encoder and frame rate from the training's arguments."""
     net = "denoising_net.transformer.layers."
     previous, channels = state["start_motion_feat"].shape[1:]
-    if channels != joyvasa.CHANNELS:
-        raise ValueError(f"draws {channels} motion channels, expected {joyvasa.CHANNELS}")
+    if channels < joyvasa.CHANNELS:
+        raise ValueError(f"draws {channels} motion channels, expected {joyvasa.CHANNELS} or more")
     mask = state.get("denoising_net.alignment_mask")
     window = int(named.get("n_motions") or (mask.shape[0] - previous if mask is not None else 100))
     kind = "wav2vec2" if "wav2vec2" in str(named.get("audio_model", "")) else "hubert"
@@ -88,6 +88,7 @@ def _config_of(state: dict[str, Tensor], named: dict[str, Any]) -> GeneratorConf
         depth=1 + max(int(name.removeprefix(net).split(".")[0]) for name in state if name.startswith(net)),
         window=window,
         num_previous=previous,
+        channels=channels,
         fps=float(named.get("fps") or 25),
         diffusion_steps=state["diffusion_sched.betas"].shape[0] - 1,
         audio=kind,

@@ -56,6 +56,8 @@ class Sitter:
     """Keypoints that take the drawn shapes themselves instead of moving about the portrait's."""
     keeps_gaze = True
     """Eyes are turned back by what the head turns, as in the published program."""
+    keeps_size = True
+    """The head keeps the portrait's size, as in the published program."""
 
     def __init__(self, network: Ditto, own: Tensor, canonical: Tensor, silence: Tensor) -> None:
         self.network, self.own, self.canonical, self.silence = network, own, canonical, silence

@@ -169,7 +169,7 @@ class LivePortrait(Vasa):
 
         The head turns, grows and moves, and the face moves, by as much as what was drawn differs from the
         generator's rest; JoyVASA's lips take the drawn shapes themselves, so that they close, and under Ditto the
-        eyes are turned back by what the head turns.
+        head keeps its size and the eyes are turned back by what the head turns.
 
         Args:
             vectors: [T, 69] in our units.
@@ -177,6 +177,9 @@ class LivePortrait(Vasa):
         """
         generator, drawn = self.generator_for(face), Motion.from_vectors(vectors, self.fps, self.backend)
         moved = self._about(drawn, generator.rest, face, generator.absolute)
+        if generator.keeps_size:
+            size = moved.rest[5:].expand(len(moved), 1)
+            moved = replace(moved, head_pose=torch.cat([moved.head_pose[:, :5], size], dim=-1))
         return asked.eyes_kept(moved, face) if generator.keeps_gaze else moved
 
     def drawable(self, motion: Motion, face: FaceLatents) -> Tensor:
@@ -223,7 +226,7 @@ class LivePortrait(Vasa):
 
     def shaped(self, motion: Motion, curves: ControlCurves, face: FaceLatents) -> Motion:
         """Controls that the generator does not know of, done to its motion; see `controls.shaped`."""
-        return asked.shaped(motion, curves, face)
+        return asked.shaped(motion, curves, face, keeps_gaze=self.config.motion.kind == "ditto")
 
     @torch.inference_mode()
     def decode(

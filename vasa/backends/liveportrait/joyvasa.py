@@ -1,9 +1,9 @@
 """The JoyVASA motion generator behind the interface of our denoiser (`vasa.motion.transformer.Denoiser`).
 
 So our windows, streaming, seeds, samplers and guidance drive it. Channels are kept in our order: the head pose first
-(yaw, pitch, roll, t_x, t_y, scale), then 63 of expression, then the unused depth.
+(yaw, pitch, roll, t_x, t_y, scale), then 63 of expression, then the unused depth and what else the weights draw.
 
-Letters: `B` batch, `K` previous and `L` current frames, `M` = 70 motion channels, `D` width.
+Letters: `B` batch, `K` previous and `L` current frames, `M` motion channels (70 or more), `D` width.
 """
 
 from __future__ import annotations
@@ -20,8 +20,13 @@ from .config import EXPRESSION_DIM, GeneratorConfig
 from .keypoints import LIPS, head_pose_of, scale_and_shift
 
 CHANNELS = 7 + EXPRESSION_DIM
+"""Those that move the picture, and the depth. The published weights draw three more, which their program leaves aside;
+the network was trained with them, so they are drawn and told to the next window here as well."""
+SEEN = 6 + EXPRESSION_DIM
 OURS_OF_THEIRS: tuple[int, ...] = (68, 67, 69, 64, 65, 63, *range(EXPRESSION_DIM), 66)
-"""Published position (expression, scale, t, pitch, yaw, roll) of each of our channels."""
+"""Published position (expression, scale, t, pitch, yaw, roll) of each of our first channels; the others stay last."""
+_FREE = 1e4
+"""A limit that nothing reaches."""
 _DEGREE = math.pi / 180
 
 
@@ -49,25 +54,26 @@ class JoyVasa(nn.Module):
     guided = ("audio",)
     absolute = LIPS
     """Keypoints that take the drawn shapes themselves instead of moving about the portrait's."""
-    keeps_gaze = False
+    keeps_gaze = keeps_size = False
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        d = config.dim
-        self.start_motion = nn.Parameter(torch.zeros(config.num_previous, CHANNELS))
+        d, m = config.dim, config.channels
+        self.start_motion = nn.Parameter(torch.zeros(config.num_previous, m))
         self.start_audio = nn.Parameter(torch.zeros(config.num_previous, d))
         self.no_audio = nn.Parameter(torch.zeros(d))
         self.audio_in = nn.Linear(config.audio_dim, d)
         self.time = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, d))
-        self.motion_in = nn.Linear(CHANNELS, d)
+        self.motion_in = nn.Linear(m, d)
         self.layers = nn.ModuleList(Layer(d, config.heads) for _ in range(config.depth))
-        self.motion_out = nn.Sequential(nn.Linear(d, d // 2), nn.GELU(), nn.Linear(d // 2, CHANNELS))
+        self.motion_out = nn.Sequential(nn.Linear(d, d // 2), nn.GELU(), nn.Linear(d // 2, m))
         # normalised motion times `scale` plus `shift` is degrees, lengths and keypoint movement; `mean` is of those
         for name, value in (("scale", 1.0), ("shift", 0.0), ("mean", 0.0)):
-            self.register_buffer(name, torch.full((CHANNELS,), value))
-        for name, value in (("low", -1e4), ("high", 1e4)):
-            self.register_buffer(name, torch.full((6 + EXPRESSION_DIM,), value))
+            self.register_buffer(name, torch.full((m,), value))
+        # in our units, then those of the unseen channels
+        for name, value in (("low", -_FREE), ("high", _FREE)):
+            self.register_buffer(name, torch.full((m,), value))
 
     @property
     def rest(self) -> Tensor:
@@ -75,10 +81,12 @@ class JoyVasa(nn.Module):
         return self._physical(self.mean)
 
     def normalise(self, motion: Tensor) -> Tensor:
-        """Our units [..., 69] -> [..., M]; the unused depth takes its mean."""
+        """Our units [..., 69], the unseen channels behind them or not, -> [..., M]; left out they take their means."""
         scale, shift = scale_and_shift(motion[..., :6])
-        depth = self.mean[-1:].expand(*motion.shape[:-1], 1)
-        raw = torch.cat([motion[..., :3] / _DEGREE, shift, scale, motion[..., 6:], depth], dim=-1)
+        unseen = motion[..., SEEN:]
+        if not unseen.shape[-1]:
+            unseen = self.mean[SEEN:].expand(*motion.shape[:-1], -1)
+        raw = torch.cat([motion[..., :3] / _DEGREE, shift, scale, motion[..., 6:SEEN], unseen], dim=-1)
         return (raw - self.shift) / self.scale
 
     def denormalise(self, motion: Tensor) -> Tensor:
@@ -88,7 +96,7 @@ class JoyVasa(nn.Module):
     @staticmethod
     def _physical(raw: Tensor) -> Tensor:
         pose = head_pose_of(raw[..., :3] * _DEGREE, raw[..., 5:6], raw[..., 3:5])
-        return torch.cat([pose, raw[..., 6 : 6 + EXPRESSION_DIM].float()], dim=-1)
+        return torch.cat([pose, raw[..., 6:SEEN].float()], dim=-1)
 
     def forward(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """Predict x_0.
@@ -133,16 +141,16 @@ def sinusoid(position: Tensor, dim: int) -> Tensor:
 def published_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
     """Every key of a published motion generator, without its audio encoder."""
     d, k, steps, net = config.dim, config.num_previous, config.diffusion_steps, "denoising_net"
-    total = k + config.window
+    total, m = k + config.window, config.channels
     shapes = {
-        "start_motion_feat": (1, k, CHANNELS), "start_audio_feat": (1, k, d), "null_audio_feat": (1, 1, d),
+        "start_motion_feat": (1, k, m), "start_audio_feat": (1, k, d), "null_audio_feat": (1, 1, d),
         "audio_feature_map.weight": (d, config.audio_dim), "audio_feature_map.bias": (d,),
         f"{net}.alignment_mask": (total, total), f"{net}.PE.pe": (1, 600, d), f"{net}.TE.pe": (1, steps + 1, d),
     }  # fmt: skip
     for name in ("betas", "alphas", "alpha_bars", "sigmas_flex", "sigmas_inflex"):
         shapes[f"diffusion_sched.{name}"] = (steps + 1,)
-    linears = {"diff_step_map.0": (d, d), "diff_step_map.2": (d, d), "feature_proj": (d, CHANNELS),
-               "motion_dec.0": (d // 2, d), "motion_dec.2": (CHANNELS, d // 2)}  # fmt: skip
+    linears = {"diff_step_map.0": (d, d), "diff_step_map.2": (d, d), "feature_proj": (d, m),
+               "motion_dec.0": (d // 2, d), "motion_dec.2": (m, d // 2)}  # fmt: skip
     for i in range(config.depth):
         layer = f"transformer.layers.{i}"
         linears |= {f"{layer}.linear1": (4 * d, d), f"{layer}.linear2": (d, 4 * d)}
@@ -159,7 +167,7 @@ def published_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
 
 def folded(state: dict[str, Tensor], config: GeneratorConfig) -> dict[str, Tensor]:
     """A published state dict, its keys verified, as ours; the buffers come from `statistics`."""
-    net, order = "denoising_net.", list(OURS_OF_THEIRS)
+    net, order = "denoising_net.", [*OURS_OF_THEIRS, *range(CHANNELS, config.channels)]
     made = {
         "start_motion": state["start_motion_feat"][0][:, order], "start_audio": state["start_audio_feat"][0],
         "no_audio": state["null_audio_feat"][0, 0],
@@ -188,11 +196,12 @@ def folded(state: dict[str, Tensor], config: GeneratorConfig) -> dict[str, Tenso
     return {name: value.detach().float().contiguous() for name, value in made.items()}
 
 
-def statistics(raw: dict[str, Tensor]) -> dict[str, Tensor]:
+def statistics(raw: dict[str, Tensor], channels: int = CHANNELS) -> dict[str, Tensor]:
     """The buffers of `JoyVasa` from the published template.
 
     Args:
         raw: mean_x, std_exp, min_x, max_x with x of exp, scale, t, pitch, yaw, roll; flat tensors.
+        channels: M; those beyond the 70 have no statistics, stay as drawn and have no limits.
     """
     order = list(OURS_OF_THEIRS)
 
@@ -201,12 +210,18 @@ def statistics(raw: dict[str, Tensor]) -> dict[str, Tensor]:
 
     lowest, highest, mean = joined("min"), joined("max"), joined("mean")
     expression = torch.zeros(CHANNELS, dtype=torch.bool)
-    expression[6 : 6 + EXPRESSION_DIM] = True
+    expression[6:SEEN] = True
     spread = torch.cat([raw["std_exp"], torch.zeros(7)])[order]
     scale = torch.where(expression, spread, highest - lowest)
     # a channel that never moves (the depth of t) has no scale to divide by
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     margin = 0.1 * (highest - lowest)
-    limits = (JoyVasa._physical(lowest - margin), JoyVasa._physical(highest + margin))
-    shift = torch.where(expression, mean, lowest)
-    return {"scale": scale, "shift": shift, "mean": mean, "low": limits[0], "high": limits[1]}
+    more = torch.zeros(channels - CHANNELS)
+    free = torch.full((channels - SEEN,), _FREE)
+    return {
+        "scale": torch.cat([scale, more + 1]),
+        "shift": torch.cat([torch.where(expression, mean, lowest), more]),
+        "mean": torch.cat([mean, more]),
+        "low": torch.cat([JoyVasa._physical(lowest - margin), -free]),
+        "high": torch.cat([JoyVasa._physical(highest + margin), free]),
+    }

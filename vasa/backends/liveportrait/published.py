@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -38,6 +38,9 @@ def find_file(
     return None
 
 
+_PATHS = [(PurePosixPath, "pathlib.PosixPath"), (PureWindowsPath, "pathlib.WindowsPath")]
+
+
 def read_tensors(path: Path) -> dict[str, Any]:
     """The state dict in a .safetensors, .pth or .pt file; nothing in it is run.
 
@@ -47,8 +50,9 @@ def read_tensors(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # training writes its argument namespace beside the weights; it holds plain values
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # training writes its argument namespace beside the weights; it holds plain values and paths, which are read
+        # as names only, whatever the system
+        with torch.serialization.safe_globals([argparse.Namespace, *_PATHS]):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
