@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -98,6 +99,8 @@ def retargeting_parity(package: ModuleType) -> dict[str, dict]:
     return rows
 
 
+PUBLISHED_GENERATOR = GeneratorConfig(dim=256, channels=73, diffusion_steps=50)
+"""The sizes of `motion_generator_hubert_chinese.pt`, as others who hold the file report them."""
 SMALL_GENERATOR = GeneratorConfig(
     name="small", dim=32, depth=2, window=20, num_previous=4, diffusion_steps=50, audio_dim=48,
     audio_overrides={
@@ -123,7 +126,7 @@ class Published(nn.Module):
     def __init__(self, network: nn.Module, state: dict[str, Tensor], ours: joyvasa.JoyVasa) -> None:
         super().__init__()
         self.network, self.config = network, ours.config
-        self.state, self.order = state, list(joyvasa.OURS_OF_THEIRS)
+        self.state, self.order = state, joyvasa.ours_of_theirs(ours.config.channels)
         self.normalise, self.low, self.high, self.mean = ours.normalise, ours.low, ours.high, ours.mean
 
     def forward(self, x_t: Tensor, t: Tensor, c: Conditions) -> Tensor:
@@ -155,7 +158,7 @@ def generator_parity(package: ModuleType, config: GeneratorConfig) -> dict[str, 
         (lambda self, x: self.dropout(x + self.pe[:, x.shape[1], :])) if config.legacy_pe else encoding.published
     )
     network = module.DenoisingNetwork(
-        device="cpu", motion_feat_dim=joyvasa.CHANNELS, feature_dim=config.dim, n_layers=config.depth,
+        device="cpu", motion_feat_dim=config.channels, feature_dim=config.dim, n_layers=config.depth,
         n_prev_motions=config.num_previous, n_motions=config.window, n_diff_steps=config.diffusion_steps,
     )  # fmt: skip
     state = generator_state(config)
@@ -172,11 +175,11 @@ def generator_parity(package: ModuleType, config: GeneratorConfig) -> dict[str, 
     conditions = Conditions(
         audio=inputs("sound", 1, length, config.audio_dim), heard=torch.ones(1, length),
         gaze=torch.zeros(1, length, 2), distance=torch.zeros(1, length, 1), emotion=torch.zeros(1, length, 8),
-        previous_motion=torch.zeros(1, config.num_previous, joyvasa.CHANNELS),
+        previous_motion=torch.zeros(1, config.num_previous, config.channels),
         previous_audio=torch.zeros(1, config.num_previous, config.audio_dim), empty=nothing_empty(1),
     )  # fmt: skip
     conditions.empty["previous"][:] = True
-    noise = inputs("noise", 1, length, joyvasa.CHANNELS)
+    noise = inputs("noise", 1, length, config.channels)
     drawn = [
         sample(denoiser, conditions, length, scales={"audio": 1.8}, steps=10, noise=noise)
         for denoiser in (Published(network, state, ours), ours)
@@ -227,7 +230,7 @@ def main() -> None:
         if given.joyvasa is not None:
             package = published(given.joyvasa, "published_joyvasa_full")
             for legacy in (True, False):
-                config = GeneratorConfig(window=50, legacy_pe=legacy)
+                config = replace(PUBLISHED_GENERATOR, window=50, legacy_pe=legacy)
                 for name, row in generator_parity(package, config).items():
                     print(f"{name:22} {row['millions']:7.2f} M   relative difference {row['difference']:.1e}")
 

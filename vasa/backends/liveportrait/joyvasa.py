@@ -138,6 +138,11 @@ def sinusoid(position: Tensor, dim: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
+def ours_of_theirs(channels: int) -> list[int]:
+    """`OURS_OF_THEIRS` of all channels."""
+    return [*OURS_OF_THEIRS, *range(CHANNELS, channels)]
+
+
 def published_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
     """Every key of a published motion generator, without its audio encoder."""
     d, k, steps, net = config.dim, config.num_previous, config.diffusion_steps, "denoising_net"
@@ -167,7 +172,7 @@ def published_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
 
 def folded(state: dict[str, Tensor], config: GeneratorConfig) -> dict[str, Tensor]:
     """A published state dict, its keys verified, as ours; the buffers come from `statistics`."""
-    net, order = "denoising_net.", [*OURS_OF_THEIRS, *range(CHANNELS, config.channels)]
+    net, order = "denoising_net.", ours_of_theirs(config.channels)
     made = {
         "start_motion": state["start_motion_feat"][0][:, order], "start_audio": state["start_audio_feat"][0],
         "no_audio": state["null_audio_feat"][0, 0],
