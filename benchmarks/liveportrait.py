@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -229,8 +230,8 @@ def main() -> None:
             print(f"{name:22} {row['millions']:7.2f} M   relative difference {row['difference']:.1e}")
         if given.joyvasa is not None:
             package = published(given.joyvasa, "published_joyvasa_full")
-            for legacy in (True, False):
-                config = replace(PUBLISHED_GENERATOR, window=50, legacy_pe=legacy)
+            for sizes, legacy in itertools.product((GeneratorConfig(), PUBLISHED_GENERATOR), (True, False)):
+                config = replace(sizes, window=50, legacy_pe=legacy)
                 for name, row in generator_parity(package, config).items():
                     print(f"{name:22} {row['millions']:7.2f} M   relative difference {row['difference']:.1e}")
 
