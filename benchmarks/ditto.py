@@ -13,9 +13,12 @@ import argparse
 import importlib
 import json
 import math
+import pickle
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import torch
@@ -24,14 +27,24 @@ from torch import Tensor, nn
 
 from vasa.backends.liveportrait import ditto
 from vasa.backends.liveportrait.config import DittoConfig, RendererConfig
-from vasa.backends.liveportrait.ditto_portrait import EMOTION_ORDER, Sitter, emotions, eyes, joined, physical
+from vasa.backends.liveportrait.ditto_portrait import (
+    EMOTION_ORDER,
+    Sitter,
+    emotions,
+    eyes,
+    joined,
+    moods_of,
+    physical,
+)
+from vasa.backends.liveportrait.ditto_settings import read_settings
 from vasa.backends.liveportrait.ditto_sound import STRETCH, StretchEncoder
 from vasa.backends.liveportrait.keypoints import posed
+from vasa.backends.liveportrait.placement import enlarged
 from vasa.backends.liveportrait.retarget import SIZES
 from vasa.backends.liveportrait.weights import PARTS
 from vasa.backends.seeded import inputs, seeded
 from vasa.bench.published import paired, part_of, published
-from vasa.latents import EMOTIONS
+from vasa.latents import EMOTIONS, Motion
 from vasa.motion.conditions import Conditions, nothing_empty
 from vasa.motion.diffusion import sample
 
@@ -136,7 +149,7 @@ def generator_parity(package: ModuleType, config: DittoConfig) -> dict[str, dict
     theirs, ours = generators(package, config)
     ours.low.fill_(-1e3), ours.high.fill_(1e3)
     own, canonical = inputs("own", ditto.CHANNELS), inputs("canonical", 63) * 0.3
-    silence = inputs("silence", config.audio_dim)
+    silence = inputs("silence", config.audio_dim)[None]
     conditions, length = window(config), config.window
     sitter = Sitter(ours, own, canonical, silence)
     x_t, t = inputs("noise", 1, length, ditto.CHANNELS), torch.full((1,), 700)
@@ -196,8 +209,77 @@ def told_parity(package: ModuleType) -> dict[str, dict]:
     weights = torch.eye(len(EMOTIONS))
     expected = torch.stack([torch.from_numpy(named(EMOTION_ORDER.index(name))) for name in EMOTIONS])
     rows["emotions"] = {"difference": difference(emotions(weights), expected)}
+    rows |= person_parity(package)
     rows["eyes"] = {"difference": eye_difference(part_of(package, "utils.eye_info").EyeAttrUtilsByMP)}
     return rows
+
+
+def person_parity(package: ModuleType) -> dict[str, dict]:
+    """What is told of a person and a table of emotions in the settings, and how their motion becomes a portrait's."""
+    sizes = {"scale": 1, "pitch": 66, "yaw": 66, "roll": 66, "t": 3, "exp": 63, "kp": 63}
+
+    def seen(name: str, scale: float) -> dict[str, np.ndarray]:
+        made = {part: inputs(f"{name} {part}", 1, size).numpy() for part, size in sizes.items()}
+        return made | {"scale": np.full((1, 1), scale, np.float32)}
+
+    person = {
+        "x_s_info_lst": [seen("person", 1.5)], "sc": seen("person", 1.5)["kp"].flatten(),
+        "eye_open_lst": [inputs("open", 1, 2).numpy()], "eye_ball_lst": [inputs("balls", 1, 6).numpy()],
+    }  # fmt: skip
+    table, length = inputs("table", 600, 8).softmax(-1).numpy(), SMALL.window
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "settings.pkl"
+        defaults = {"ch_info": person, "emo": table, "fix_kp_cond": 1, "fix_kp_cond_dim": [0, 202]}
+        path.write_bytes(pickle.dumps({"audio2motion_cfg": {}, "default_kwargs": defaults}))
+        held = read_settings(path).tensors
+    network = ditto.Ditto(replace(SMALL, person=True, moods=len(table)))
+    network.load_state_dict(held, strict=False)
+    sitter = Sitter.of_settings(network, inputs("silence", SMALL.audio_dim)[None])
+    conditions, first = window(SMALL), 590
+    conditions.gaze.zero_(), conditions.emotion.zero_()
+    conditions.emotion[..., EMOTIONS.index("neutral")] = 1
+    conditions.emotion[:] = moods_of(network, conditions.emotion, torch.arange(first, first + length))
+    handler = part_of(package, "atomic_components.condition_handler").ConditionHandler(seq_frames=length)
+    handler.setup({}, table, ch_info=person)
+    expected = torch.from_numpy(handler(conditions.audio[0].numpy(), first)).float()
+    rows = {"a person and moods": {"difference": difference(sitter.known(conditions)[0], expected)}}
+    motion = part_of(package, "atomic_components.audio2motion")
+    flat = motion._cvt_LP_motion_info(person["x_s_info_lst"][0], "dic2arr", ignore_keys={"kp"})
+    rows["frame before the first"] = {"difference": difference(sitter.own, torch.from_numpy(flat))}
+    return rows | {
+        "portrait's motion": {"difference": motion_difference(package, person, seen("portrait", 1.25), held)}
+    }
+
+
+def motion_difference(package: ModuleType, person: dict, portrait: dict[str, np.ndarray], held: dict) -> float:
+    """Angles and expressions of a portrait, from what was drawn for a person of another size."""
+    stitch = part_of(package, "atomic_components.motion_stitch")
+    layout = part_of(package, "atomic_components.audio2motion")._cvt_LP_motion_info
+    mixing = stitch.MotionStitch.__new__(stitch.MotionStitch)
+    mixing.N_d = -1
+    rest, drawn = (inputs(name, ditto.CHANNELS) for name in ("at rest", "drawn"))
+    mixing.setup(x_s_info=portrait, ch_info=person)
+    made = stitch._mix_s_d_info(
+        plain(stitch, portrait),
+        plain(stitch, layout(drawn.numpy(), "arr2dic")),
+        mixing.use_d_keys,
+        plain(stitch, layout(rest.numpy(), "arr2dic")),
+    )
+    own = physical(joined({name: torch.from_numpy(value) for name, value in portrait.items()}))
+    # angles add up where the portrait looks ahead; elsewhere ours are turns about its own axes
+    face = SimpleNamespace(head_pose=own[:, :6], facial_dynamics=own[:, 6:])
+    motion = Motion.from_vectors(physical(drawn)[None], 25.0, "liveportrait")
+    size = physical(held["person"])[5]
+    moved = enlarged(motion, physical(rest), size, face)
+    angles = (moved.head_pose[0, :3] - physical(rest)[:3]).rad2deg() + own[0, :3].rad2deg()
+    expected = torch.tensor([float(made[name].item()) for name in ("yaw", "pitch", "roll")])
+    expression = (moved.facial_dynamics[0] - physical(rest)[6:]) + own[0, 6:]
+    return max(difference(angles, expected), difference(expression, torch.from_numpy(made["exp"][0])))
+
+
+def plain(stitch: ModuleType, seen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Motion with angles in degrees, which the published program turns them into only after it took differences."""
+    return seen | {name: stitch.bin66_to_degree(seen[name]) for name in ("pitch", "yaw", "roll")}
 
 
 def eye_difference(attributes: type) -> float:

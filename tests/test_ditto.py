@@ -4,6 +4,7 @@ import math
 import pickle
 import struct
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +18,16 @@ from vasa.backends.liveportrait.config import DittoConfig, RendererConfig, from_
 from vasa.backends.liveportrait.controls import BALL_PER_DEGREE
 from vasa.backends.liveportrait.convert import STEMS
 from vasa.backends.liveportrait.convert_ditto import convert_ditto
-from vasa.backends.liveportrait.ditto_portrait import BLINKS_A_MINUTE, Sitter, emotions, eyes, joined, physical
+from vasa.backends.liveportrait.ditto_portrait import (
+    BLINKS_A_MINUTE,
+    Sitter,
+    emotions,
+    eyes,
+    joined,
+    physical,
+    weights_told,
+)
+from vasa.backends.liveportrait.ditto_settings import read_settings
 from vasa.backends.liveportrait.ditto_sound import STRETCH, StretchEncoder
 from vasa.backends.liveportrait.engine import LivePortrait
 from vasa.backends.liveportrait.folding import folded, folds_of, published_shapes
@@ -26,6 +36,7 @@ from vasa.backends.liveportrait.networks import EngineConfig, FaceSide, Networks
 from vasa.backends.liveportrait.weights import EARS, PARTS, RETARGETING, empty
 from vasa.backends.seeded import inputs, seeded
 from vasa.controls import Blink, HeadPose
+from vasa.geometry import rotation
 from vasa.latents import EMOTIONS
 from vasa.motion.conditions import Conditions, nothing_empty
 from vasa.motion.diffusion import sample
@@ -67,7 +78,7 @@ def sitter(config=SMALL):
         network(config),
         inputs("own", ditto.CHANNELS),
         inputs("canonical", 63) * 0.3,
-        inputs("silence", config.audio_dim),
+        inputs("silence", config.audio_dim)[None],
     )
 
 
@@ -165,6 +176,15 @@ def test_sound_that_has_not_come_is_the_last_that_has():
     known = made.known(given)
     assert torch.equal(known[0, :12, :24], given.audio[0, :12])
     assert torch.equal(known[0, 12:, :24], given.audio[0, 11].expand(8, -1))
+
+
+def test_what_is_drawn_is_limited_and_not_what_is_on_the_way():
+    made, given = sitter(), window()
+    free = sample(made, given, 20, scales={"audio": 1.0}, steps=3, noise=inputs("noise", 1, 20, ditto.CHANNELS))
+    made.network.low.fill_(-0.5), made.network.high.fill_(0.5)
+    again = sample(made, given, 20, scales={"audio": 1.0}, steps=3, noise=inputs("noise", 1, 20, ditto.CHANNELS))
+    assert torch.equal(free, again) and float(free.abs().max()) > 1
+    assert torch.equal(made.denormalise(free), physical(free.clamp(-0.5, 0.5)))
 
 
 @torch.inference_mode()
@@ -287,9 +307,9 @@ def test_a_stream_of_pieces_is_the_whole(engine, face, motion):
     assert torch.allclose(torch.cat([piece.vectors for piece in pieces]), motion.vectors, atol=1e-6)
 
 
-def test_a_live_window_is_as_long_as_the_generator_knows_them(engine):
+def test_every_live_window_is_as_long_as_the_generator_knows_them(engine):
     plan = engine.live_plan(hop=3, look_ahead=2, steps=3)
-    assert plan.window == SMALL.window and plan.hop == 3 and plan.largest(1) <= SMALL.window
+    assert plan.hop == 3 and [plan.span(frame, 1).length for frame in (0, 3, 6, 30)] == [SMALL.window] * 4
 
 
 def test_blinks_come_by_the_clock_unless_asked_for(engine, face):
@@ -344,6 +364,21 @@ def lmdm_file():
     rates = 1.0 / 10_000 ** (torch.arange(0, 32, 2) / 32)
     names = ["", "cond_encoder.0.", "cond_encoder.1.", "seqTransDecoder.stack.0.", "seqTransDecoder.stack.1."]
     return {"model_state_dict": state | {f"{name}rotary.freqs": rates for name in names}, "epoch": 7}
+
+
+SEEN = {"scale": 1, "pitch": 66, "yaw": 66, "roll": 66, "t": 3, "exp": 63, "kp": 63}
+
+
+def person(frames=3):
+    """Somebody as the published program registers a picture or a video."""
+    seen = [{name: inputs(f"{name} {i}", 1, size).numpy() for name, size in SEEN.items()} for i in range(frames)]
+    for one in seen:
+        one["scale"] = one["scale"] * 0.05 + 1.5
+    opened, balls = ([inputs(f"{n} {i}", 1, size).numpy() for i in range(frames)] for n, size in (("o", 2), ("b", 6)))
+    return {"x_s_info_lst": seen, "sc": seen[0]["kp"].flatten(), "eye_open_lst": opened, "eye_ball_lst": balls}
+
+
+MOODS = inputs("moods", 7, 8).softmax(-1).numpy()
 
 
 def settings():
@@ -453,17 +488,157 @@ def test_wrong_settings_are_refused(tmp_path, spoil, said):
     assert not (tmp_path / "out").exists()
 
 
-def test_settings_that_continue_everything_are_kept(tmp_path):
-    torch.save(lmdm_file(), tmp_path / "lmdm_v0.4_hubert.pth")
-    other = settings()
-    other["default_kwargs"] = {"fix_kp_cond": 0}
-    (tmp_path / "v0.4_hubert_cfg_pytorch.pkl").write_bytes(pickle.dumps(other))
-    convert_ditto(tmp_path, tmp_path / "out", heads=4)
-    from safetensors import safe_open
+@pytest.mark.parametrize(
+    "asked, continued",
+    [
+        ({}, 265), ({"fix_kp_cond": 0}, 265), ({"fix_kp_cond": 0, "fix_kp_cond_dim": [0, 202]}, 265),
+        ({"fix_kp_cond": 1}, 0), ({"fix_kp_cond": 1, "fix_kp_cond_dim": (0, 202)}, 202),
+        ({"fix_kp_cond": 4, "fix_kp_cond_dim": [0, 202]}, 202),
+    ],
+)  # fmt: skip
+def test_what_is_continued_is_what_the_settings_say(tmp_path, asked, continued):
+    made = read_settings(kept(tmp_path, asked))
+    assert made.continued == continued and "no limits of the motion" in made.notes
+    assert any("every 4th" in note for note in made.notes) == (asked.get("fix_kp_cond") == 4)
 
-    with safe_open(tmp_path / "out" / "generator.safetensors", "pt") as file:
-        config = from_json(DittoConfig, file.metadata()["config"])
-    assert config.continued == 265 and from_json(DittoConfig, to_json(config)) == config
+
+def kept(folder, defaults):
+    path = folder / "v0.4_hubert_cfg_pytorch.pkl"
+    path.write_bytes(pickle.dumps(settings() | {"default_kwargs": defaults}))
+    return path
+
+
+def test_the_person_and_the_moods_of_the_settings_travel_with_the_weights(source, tmp_path):
+    lived = settings()
+    lived["default_kwargs"] |= {"ch_info": person(), "emo": MOODS}
+    for path in (source / "ditto_cfg").iterdir():
+        path.write_bytes(pickle.dumps(lived))
+    said = []
+    convert_ditto(source, tmp_path / "model", heads=4, renderer=TINY, report=said.append)
+    assert any("told in place of the portrait, 7 frames of what neutral" in line for line in said)
+    made = Vasa.from_pretrained(tmp_path / "model", device="cpu").models.motion
+    who = person()
+    first = {name: torch.from_numpy(who["x_s_info_lst"][0][name]) for name in SEEN}
+    assert torch.equal(made.person, joined(first)[0]) and torch.equal(made.person_keypoints, first["kp"][0])
+    opened = torch.from_numpy(np.concatenate(who["eye_open_lst"])).median(0).values
+    assert torch.equal(made.person_eyes[:2], opened) and made.person_eyes.shape == (8,)
+    assert torch.allclose(emotions(made.moods), torch.from_numpy(MOODS), atol=1e-6)
+    assert made.config.person and made.config.moods == 7 and made.config.continued == 202
+    assert from_json(DittoConfig, to_json(made.config)) == made.config
+
+
+@pytest.mark.parametrize(
+    "emo, classes", [(4, [[4]]), ([3, 4], [[3, 4]]), ([[4], [3, 5], [0]], [[4], [3, 5], [0]])], ids=str
+)
+def test_classes_of_emotions_are_the_published_ones(tmp_path, emo, classes):
+    expected = torch.zeros(len(classes), 8)
+    for row, names in zip(expected, classes, strict=True):
+        row[names] = 8.0
+    made = read_settings(kept(tmp_path, {"emo": emo})).tensors["moods"]
+    assert torch.allclose(emotions(made), expected.softmax(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda d: d["ch_info"].pop("sc"), "lacks 'sc'"),
+        (lambda d: d["ch_info"]["x_s_info_lst"].clear(), "list index out of range"),
+        (lambda d: d["ch_info"]["x_s_info_lst"][0].update(pitch=np.zeros((1, 1))), r"pitch \[1, 1\], expected 66"),
+        (lambda d: d["ch_info"].update(eye_ball_lst=[np.zeros((1, 5))]), r"eye_ball_lst \[1, 5\], expected 6"),
+        (lambda d: d["ch_info"].update(sc=np.full(63, np.nan)), r"sc \[63\], expected 63 numbers"),
+        (lambda d: d.update(emo=np.zeros((3, 7))), r"emo \[3, 7\], expected 8"),
+        (lambda d: d.update(emo=11), "the emotion 11, expected 0 to 7"),
+        (lambda d: d.update(ch_info="nobody"), "is not Ditto's settings"),
+    ],
+)
+def test_a_wrong_person_is_refused(tmp_path, spoil, said):
+    defaults = {"ch_info": person(), "emo": MOODS}
+    spoil(defaults)
+    with pytest.raises(InputError, match=said):
+        read_settings(kept(tmp_path, defaults))
+
+
+@pytest.fixture(scope="module")
+def inhabited(engine):
+    """The same engine with a person and moods in its weights."""
+    config = replace(SMALL, window=30, person=True, moods=7)
+    network_of = calm_network(config)
+    first = {name: torch.from_numpy(value) for name, value in person()["x_s_info_lst"][0].items()}
+    network_of.person.copy_(joined(first)[0]), network_of.person_keypoints.copy_(first["kp"][0])
+    network_of.person_eyes.copy_(torch.tensor([0.9, 0.8, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06]))
+    network_of.moods.copy_(weights_told(torch.from_numpy(MOODS)))
+    parts = Networks(
+        replace(engine.config, motion=config), dict(engine.models.face.items()), network_of, engine.models.audio
+    )
+    return LivePortrait(parts, torch.device("cpu"), torch.float32)
+
+
+def test_the_person_in_the_settings_is_told_in_place_of_any_portrait(inhabited, face):
+    made, network_of = inhabited.generator_for(face), inhabited.models.motion
+    other = inhabited.encode(inputs("somebody", 3, 64, 64).sigmoid())
+    assert inhabited.generator_for(other) is made
+    given = window()
+    given.gaze[:] = 0
+    known = made.known(given)[0]
+    assert torch.equal(known[:, -63:], network_of.person_keypoints.expand(20, -1))
+    assert torch.allclose(known[:, -71:-63], network_of.person_eyes.expand(20, -1), atol=1e-7)
+    given.gaze[:] = torch.tensor([0.3, 0.0])
+    moved = made.known(given)[0, :, -71:-63] - known[:, -71:-63]
+    expected = eyes(torch.tensor([0.3, 0.0])) - eyes(torch.tensor([0.0, 0.0]))
+    assert torch.allclose(moved, expected.expand(20, -1), atol=1e-7)
+
+
+def test_movement_is_larger_for_a_face_that_is_smaller_than_that_persons(inhabited, engine, face):
+    made = inhabited.generator_for(face)
+    ratio = float(inhabited.models.motion.person[0] + 1) / 1.2  # the engine reads 1.2 off every portrait
+    assert 1.1 < ratio < 1.4
+    drawn = made.rest.clone()
+    drawn[1] += 0.1
+    drawn[6 + 3 * 14] += 0.01
+    placed = inhabited.placed(drawn[None], face)
+    change = placed.facial_dynamics[0] - face.facial_dynamics[0]
+    assert float(change[3 * 14]) == pytest.approx(0.01 * ratio, rel=1e-3)
+    own, turned = face.head_pose[0, :3], placed.head_pose[0, :3]
+    turn = rotation(own).T @ rotation(turned)
+    expected = rotation(made.rest[:3]).T @ rotation(made.rest[:3] + torch.tensor([0.0, 0.1 * ratio, 0.0]))
+    # the same angle about the portrait's own pose
+    assert float(turn.trace()) == pytest.approx(float(expected.trace()), abs=1e-4)
+    still = inhabited.placed(made.rest[None], face)
+    assert torch.allclose(still.head_pose[0], face.head_pose[0], atol=1e-5)
+
+
+def test_a_live_stream_hears_every_stretch_once_and_is_the_whole(inhabited, face, monkeypatch):
+    engine, heard = inhabited, []
+
+    def encode(samples):
+        heard.append(samples)
+        return stand_in(samples, SMALL.audio_dim)
+
+    plan = engine.live_plan(hop=5, look_ahead=2, steps=2)
+    assert (plan.window, plan.lead) == (30, 18)
+    monkeypatch.setattr(engine.models, "_speech", StretchEncoder(SMALL, encode))
+    session, pieces = Session(engine, face, Controls(seed=1), plan), []
+    for piece in SPEECH.split(3200):
+        session.push_audio(piece)
+        pieces += iter(session.pop_motion, None)
+    # silence, the end of it with speech behind, and the ten stretches of the 2 s, each once in part and once whole
+    assert len(heard) <= 2 + 2 * 10
+    session.flush()
+    pieces += iter(session.pop_motion, None)
+    whole = engine.generate(SPEECH, face, Controls(seed=1), plan=plan)
+    assert len(whole) == 50 and torch.equal(torch.cat([piece.vectors for piece in pieces]), whole.vectors)
+
+
+def test_neutral_is_what_the_settings_say_and_an_asked_emotion_is_not(inhabited, face):
+    told = inhabited.told(Controls().curves(9, 25.0, -1), range(-1, 8)).emotion
+    rows = torch.from_numpy(MOODS)[[0, 0, 1, 2, 3, 4, 5, 6, 0]]
+    assert torch.allclose(emotions(told), rows, atol=1e-6)
+    happy = Controls(emotion={"happy": 1.0}).curves(9, 25.0)
+    assert torch.equal(inhabited.told(happy, range(9)).emotion, happy.emotion)
+    half = Controls(emotion={"happy": 0.5}).curves(7, 25.0)
+    expected = inhabited.models.motion.moods * 0.5
+    expected[:, EMOTIONS.index("happy")] += 0.5
+    assert torch.allclose(inhabited.told(half, range(7)).emotion, expected, atol=1e-6)
 
 
 def test_the_command_line_converts_and_says_what_is_wrong(source, tmp_path, capsys):
@@ -507,7 +682,7 @@ def test_a_speech_encoder_is_opened_when_it_is_heard(source, tmp_path, monkeypat
     }  # fmt: skip
     given["count"] = 7
     with pytest.raises(InputError, match=r"features \[7, 24\], expected \[20, 24\]"):
-        vasa.models.audio(torch.zeros(1, 3200), 5)
+        vasa.models.audio(torch.ones(1, 3200), 5)
 
 
 def test_onnx_runtime_runs_the_encoder(source, tmp_path):

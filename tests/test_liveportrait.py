@@ -356,6 +356,19 @@ def test_motion_moves_another_portrait_about_its_own_rest(engine, face, motion):
     assert engine.adopted(motion, face) is motion
 
 
+def test_absolute_motion_keeps_what_the_head_is_like(engine, face, motion):
+    seen = replace(motion, rest=None)
+    taken = engine.adopted(seen, face)
+    assert taken.rest is None and torch.equal(taken.head_pose[:, :5], seen.head_pose[:, :5])
+    assert torch.equal(taken.head_pose[:, 5], face.head_pose[0, 5].expand(len(seen)))
+    there = (taken.facial_dynamics == seen.facial_dynamics).all(0).view(21, 3)
+    still = (taken.facial_dynamics == face.facial_dynamics).all(0).view(21, 3)
+    whole = {1, 2, 6, *range(11, 21)}
+    assert {k for k in range(21) if bool(there[k].all())} == whole
+    assert there[[3, 4, 5, 8, 9]].tolist() == [[0, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 1, 1]]
+    assert torch.equal(still, ~there) and torch.equal(engine.adopted(taken, face).vectors, taken.vectors)
+
+
 def test_what_was_placed_can_be_drawn_again(engine, face, motion):
     drawn = engine.drawable(motion, face)
     assert torch.allclose(engine.placed(drawn, face).vectors, motion.vectors, atol=1e-5)

@@ -1,5 +1,7 @@
 """Laws of the motion generator."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from vasa.audio import AudioEncoder
 from vasa.config import TINY
 from vasa.controls import Controls
 from vasa.errors import InputError
-from vasa.motion import diffusion
+from vasa.motion import diffusion, windows
 from vasa.motion.conditions import NAMES, Conditions, nothing_empty, random_empty
 from vasa.motion.plan import WindowPlan
 from vasa.motion.transformer import Denoiser
@@ -139,8 +141,12 @@ def window(denoiser, encoder, waveform, state=None, plan=None, controls=None, st
 
 
 @pytest.mark.parametrize(
-    "plan", [WindowPlan.full(W), WindowPlan.live(), WindowPlan.live(20, 5), WindowPlan(30, 5, 7, 0)]
-)
+    "plan",
+    [
+        WindowPlan.full(W), WindowPlan.live(), WindowPlan.live(20, 5), WindowPlan(30, 5, 7, 0),
+        WindowPlan.live(overlap=38, lead=38), WindowPlan.live(overlap=10, lead=38),
+    ],
+)  # fmt: skip
 def test_windows_give_every_frame_once_and_hear_no_further_than_they_say(plan):
     frame = 0
     while frame < 200:
@@ -148,17 +154,49 @@ def test_windows_give_every_frame_once_and_hear_no_further_than_they_say(plan):
         assert span.start + span.known == frame and span.kept >= 1
         assert span.known + span.kept <= span.length <= W
         assert span.needs == frame + span.kept + plan.look_ahead
-        assert span.has_past == (span.start >= K)
+        assert span.has_past == (frame > 0 and span.start - K >= -plan.lead)
         frame += span.kept
     assert plan.largest(K) <= W
 
 
 @pytest.mark.parametrize(
-    "wrong", [dict(overlap=0), dict(hop=46), dict(hop=0), dict(look_ahead=-1), dict(first=51)], ids=str
+    "wrong", [dict(overlap=0), dict(hop=46), dict(hop=0), dict(look_ahead=-1), dict(lead=-1), dict(first=51)], ids=str
 )
 def test_a_plan_that_does_not_add_up_is_refused(wrong):
     with pytest.raises(InputError):
         WindowPlan(**wrong)
+
+
+def test_a_lead_of_silence_makes_the_first_window_as_long_as_the_others(denoiser, encoder, monkeypatch):
+    plan, waveform = WindowPlan.live(overlap=38, lead=38), torch.randn(16000 * 6)
+    lengths = [plan.span(frame, K).length for frame in (0, 5, 10, 15, 100)]
+    assert lengths == [50] * 5 and plan.span(0, K).start == -38
+    first, state = window(denoiser, encoder, waveform, plan=plan)
+    second, state = window(denoiser, encoder, waveform, state=state, plan=plan)
+    assert first.shape == second.shape == (1, 5, M) and state.frame == 10
+    # it is the window of a clip that really begins with that silence, from the same noise
+    later = torch.cat([torch.zeros(38 * 640), waveform])
+    noise = diffusion.frame_noise
+    monkeypatch.setattr(
+        windows, "frame_noise", lambda seed, frames, n: noise(seed, range(frames.start - 38, frames.stop - 38), n)
+    )
+    whole, _ = window(denoiser, encoder, later, plan=WindowPlan(50, 38, 5, 2, 10, first=43))
+    assert torch.allclose(whole[:, 38:], first, atol=1e-6)
+
+
+def test_an_encoder_that_hears_in_pieces_gets_them_where_they_lie_in_the_clip():
+    class Pieces:
+        stride = 5
+        config = SimpleNamespace(sample_rate=16_000)
+
+        def __call__(self, samples, frames):
+            begin = int(samples[0, 0]) // 640
+            assert samples.shape == (1, frames * 640) and begin % 5 == 0
+            return torch.arange(begin, begin + frames)[None, :, None].float()
+
+    clock = torch.arange(640 * 200).float()
+    for start, context in ((20, 10), (33, 10), (41, 3)):
+        assert torch.equal(sound_of(Pieces(), clock, start, 7, context, 25)[0, :, 0], torch.arange(start, start + 7.0))
 
 
 def test_sound_of_a_stretch_does_not_depend_on_what_comes_later(encoder):

@@ -255,6 +255,10 @@ class Vasa:
         """The controls as the motion generator takes them; other engines refuse here what they cannot do."""
         return controls
 
+    def told(self, curves: ControlCurves, frames: range) -> ControlCurves:
+        """The controls of some frames as the motion generator is told them; ours is told what was asked for."""
+        return curves
+
     def live_plan(self, hop: int = 5, look_ahead: int = 2, steps: int | None = 10) -> WindowPlan:
         """How a live stream is cut for this engine's motion generator; see `WindowPlan.live`."""
         return WindowPlan.live(hop, look_ahead, steps)

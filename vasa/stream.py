@@ -26,7 +26,7 @@ from .motion.idle import REACH, speaking
 from .motion.plan import Span, WindowPlan
 from .motion.schedule import EASE, ControlSchedule
 from .motion.sound import Resampler, SoundBuffer, mono
-from .motion.windows import MotionState, next_window
+from .motion.windows import MotionState, next_window, stride_of
 
 LIVE = Controls(blink=Blink(rate=15.0))
 """Controls of a session that is given none. A window of a few frames hardly ever begins a blink by itself, so that a
@@ -84,6 +84,8 @@ class Session:
         self._progress = progress
         self._rate, self._fps = vasa.models.audio.config.sample_rate, vasa.fps
         self._denoiser = vasa.generator_for(face)
+        if past is not None:
+            self.plan = replace(self.plan, lead=0)  # it begins with the known frames of the motion before
         self._fit(self.plan)
         self._state = past or MotionState()
         self._schedule = ControlSchedule([(0, controls)], self._state.frame)
@@ -322,7 +324,7 @@ class Session:
                 self._denoiser,
                 self.vasa.models.audio,
                 SoundBuffer(piece.to(self.vasa.device), first),
-                lambda frames: schedule.curves(frames, self._fps),
+                lambda frames: self.vasa.told(schedule.curves(frames, self._fps), frames),
                 state,
                 self.plan,
                 scales=controls.guidance,
@@ -349,6 +351,7 @@ class Session:
     def _forget(self) -> None:
         """Let go of sound, controls and walls that no later window asks for."""
         past = self.plan.overlap + self._denoiser.config.num_previous + self.plan.context
+        past += stride_of(self.vasa.models.audio) - 1
         oldest = self.frame - max(past, REACH)
         self._sound.keep(first=self._sample(oldest))
         self._schedule.forget(oldest - EASE)

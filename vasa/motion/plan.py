@@ -19,7 +19,7 @@ class Span:
 
     Attributes:
         start: its first frame.
-        known: its first frames that were given out before and stay as they are.
+        known: its first frames that were given out before and stay as they are, or lie before the first.
         kept: new frames it gives.
         length: frames it draws, `known + kept` or more.
         heard: sound is known up to `start + heard`, which may lie beyond the window.
@@ -51,6 +51,8 @@ class WindowPlan:
         steps: denoising steps; None: as the controls say.
         first: frames the first window gives, which has nothing to continue; None: as many as it can.
         context: frames of sound before the past that the audio encoder also hears (0.4 s at 25 fps).
+        lead: frames of silence in front of the first window, drawn and not given: it is then as long as those that
+            follow, and begins with known frames as they do.
 
     Raises:
         InputError: numbers that do not go together.
@@ -63,6 +65,7 @@ class WindowPlan:
     steps: int | None = None
     first: int | None = None
     context: int = 10
+    lead: int = 0
 
     def __post_init__(self) -> None:
         if not (self.overlap >= 1 and 1 <= self.hop <= self.window - self.overlap):
@@ -70,10 +73,10 @@ class WindowPlan:
                 f"a window of {self.window} frames with {self.overlap} known ones can give a hop of 1 to "
                 f"{self.window - self.overlap} frames, got {self.hop}"
             )
-        if self.look_ahead < 0 or self.context < 0 or (self.steps is not None and self.steps < 1):
+        if min(self.look_ahead, self.context, self.lead) < 0 or (self.steps is not None and self.steps < 1):
             raise InputError(
-                f"look-ahead and context must not be negative and steps must be at least 1, got {self.look_ahead}, "
-                f"{self.context} and {self.steps}"
+                f"look-ahead, context and lead must not be negative and steps must be at least 1, got "
+                f"{self.look_ahead}, {self.context}, {self.lead} and {self.steps}"
             )
         if self.first is not None and not 1 <= self.first <= self.window:
             raise InputError(f"the first window can give 1 to {self.window} frames, got {self.first}")
@@ -84,10 +87,12 @@ class WindowPlan:
         return cls(window=window, overlap=overlap, hop=window - overlap - SMOOTHING)
 
     @classmethod
-    def live(cls, hop: int = 5, look_ahead: int = 2, steps: int | None = 10, overlap: int = 10) -> WindowPlan:
+    def live(
+        cls, hop: int = 5, look_ahead: int = 2, steps: int | None = 10, overlap: int = 10, lead: int = 0
+    ) -> WindowPlan:
         """For live use: `hop` new frames as soon as the sound of `hop + look_ahead` frames is there."""
         tail = max(look_ahead, SMOOTHING)
-        return cls(overlap + hop + tail, overlap, hop, look_ahead, steps, first=hop)
+        return cls(overlap + hop + tail, overlap, hop, look_ahead, steps, first=hop, lead=lead)
 
     def count(self, num_frames: int) -> int:
         """Windows that a clip of `num_frames` frames takes."""
@@ -110,16 +115,14 @@ class WindowPlan:
             frame: frames given so far.
             num_previous: K of the model.
         """
-        if frame == 0:
-            start, kept = 0, self._first
-        else:
+        begin = -self.lead
+        start, kept = frame - self.overlap, self._first if frame == 0 else self.hop
+        has_past = frame > 0 and start - num_previous >= begin
+        if not has_past:
             # while there is no full past yet, everything since the beginning is known instead
-            start = frame - self.overlap if frame >= self.overlap + num_previous else 0
-            kept = self.hop
+            start = max(start, begin) if self.lead else begin
         known = frame - start
-        return Span(
-            start, known, kept, known + kept + self._tail, known + kept + self.look_ahead, start >= num_previous
-        )
+        return Span(start, known, kept, known + kept + self._tail, known + kept + self.look_ahead, has_past)
 
     def largest(self, num_previous: int) -> int:
         """Most frames that any window of this plan draws."""

@@ -68,6 +68,9 @@ def sound_of(
 ) -> Tensor:
     """Features of frames start .. start + length, computed from them and `context` frames around; silence outside.
 
+    An encoder that hears in pieces of `stride` frames is given some frames more before, so that its pieces begin at
+    multiples of it, wherever the window begins.
+
     Args:
         encoder: the audio encoder.
         sound: mono 16 kHz, [N], or a buffer of it.
@@ -83,10 +86,16 @@ def sound_of(
     """
     rate = encoder.config.sample_rate
     heard = length + context if heard is None else heard
-    first, last = round((start - context) * rate / fps), round((start + heard) * rate / fps)
+    before = context + (start - context) % stride_of(encoder)
+    first, last = round((start - before) * rate / fps), round((start + heard) * rate / fps)
     buffer = sound if isinstance(sound, SoundBuffer) else SoundBuffer(sound)
-    features = encoder(buffer.piece(first, last)[None], context + heard)[:, context : context + length]
+    features = encoder(buffer.piece(first, last)[None], before + heard)[:, before : before + length]
     return F.pad(features, (0, 0, 0, length - features.shape[1]))
+
+
+def stride_of(encoder: AudioEncoder) -> int:
+    """Frames of a piece of sound that the encoder hears at a time; 1 where it does not cut it."""
+    return getattr(encoder, "stride", 1)
 
 
 def next_window(

@@ -105,7 +105,11 @@ class DittoConfig:
     """One frame before the window is told to it."""
     continued: int = 202
     """Leading channels of that frame that are told as they were drawn (the head's pose); the others are told as they
-    are in the portrait, so that the face does not drift: `fix_kp_cond_dim` of the published live settings."""
+    were at first, so that the face does not drift: `fix_kp_cond_dim` of the published live settings."""
+    person: bool = False
+    """Whether the weights hold a person who is told in place of the portrait."""
+    moods: int = 0
+    """Frames of emotion weights in the weights that neutral stands for, over and over; 0: neutral is neutral."""
     fps: float = 25.0
     diffusion_steps: int = 1000
     audio_dim: int = 1024

@@ -8,16 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...errors import InputError
 from ...io.files import replacing
-from ..pickles import read_pickle
 from . import ditto
 from .config import DittoConfig, RendererConfig, to_json
 from .convert import STEMS, Report, convert_renderer, write_part
+from .ditto_settings import Settings, read_settings
 from .folding import check_keys
 from .published import find_file, read_tensors
 from .weights import EARS, GENERATOR
@@ -26,8 +25,6 @@ _SETTINGS = tuple(f"v0.4_hubert_cfg_{kind}" for kind in ("pytorch", "trt_online"
 """Names of the published settings, best first."""
 _EARS = ("hubert_streaming_fix_kv", "hubert")
 """Names of the speech encoder in the PyTorch and in the ONNX package."""
-_PARTS = ("audio2motion_cfg", "default_kwargs")
-_TOLD = ("use_emo", "use_eye_open", "use_eye_ball", "use_sc")
 
 
 def convert_ditto(
@@ -69,13 +66,15 @@ def _convert_generator(source: Path, weights: Path, dest: Path, heads: int, repo
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{weights} is not Ditto's motion generator: it {what}; check what was downloaded") from error
     report(f"{weights.name}: {sum(v.numel() for v in made.values()) / 1e6:.1f} M values verified")
-    limits, continued = _settings_of(settings)
+    told = Settings() if settings is None else read_settings(settings)
     if settings is None:
         report("no v0.4_hubert_cfg_pytorch.pkl found; motion will not be kept within the published limits")
     else:
-        report(f"{settings.name}: limits of the motion" if limits else f"{settings.name}: no limits of the motion")
-    made |= limits or {"low": torch.full((ditto.CHANNELS,), -1e4), "high": torch.full((ditto.CHANNELS,), 1e4)}
-    config = replace(config, continued=continued)
+        report(f"{settings.name}: {', '.join(told.notes)}")
+    config = replace(
+        config, continued=told.continued, person="person" in told.tensors, moods=len(told.tensors.get("moods", ()))
+    )
+    made |= ditto.Ditto.unlimited() | told.tensors
     if ears is None:
         report("no hubert_streaming_fix_kv.onnx found; the model will show motion but not make it from speech")
     else:
@@ -119,35 +118,6 @@ def _config_of(state: dict[str, Tensor]) -> DittoConfig:
         window=state["null_cond_embed"].shape[1],
         audio_dim=width - ditto.EXTRA,
     )
-
-
-def _settings_of(path: Path | None) -> tuple[dict[str, Tensor], int]:
-    """Limits of the motion, and how many leading channels of the frame before a window are told as they were drawn."""
-    if path is None:
-        return {}, DittoConfig.continued
-    settings = read_pickle(path)
-    told, defaults = (settings.get(key) if isinstance(settings, dict) else None for key in _PARTS)
-    if not isinstance(told, dict) or not isinstance(defaults, dict):
-        raise InputError(f"{path} holds no {' and '.join(_PARTS)}; it is not Ditto's settings")
-    if not all(told.get(name, True) for name in _TOLD):
-        missing = ", ".join(name for name in _TOLD if not told.get(name, True))
-        raise InputError(f"{path} leaves out conditions ({missing}) that this version always tells the generator")
-    continued = DittoConfig.continued
-    if defaults.get("fix_kp_cond", 1) == 0:
-        continued = ditto.CHANNELS
-    elif (span := defaults.get("fix_kp_cond_dim")) is not None:
-        first, continued = (int(x) for x in np.asarray(span).reshape(-1)[:2])
-        if first != 0 or not 0 <= continued <= ditto.CHANNELS:
-            raise InputError(f"{path} continues the channels {span}, expected [0, n]; it is not Ditto's settings")
-    limits = defaults.get("v_min_max_for_clip")
-    if limits is None:
-        return {}, continued
-    rows = np.asarray(limits, dtype=np.float32)
-    if rows.ndim != 2 or len(rows) < 2 or rows.shape[1] != ditto.CHANNELS or not np.isfinite(rows[:2]).all():
-        raise InputError(f"{path} holds limits {list(rows.shape)}, expected two rows of {ditto.CHANNELS} numbers")
-    if (rows[0] > rows[1]).any():
-        raise InputError(f"{path} holds lower limits above the upper ones; it is not Ditto's settings")
-    return {name: torch.from_numpy(row.copy()) for name, row in zip(("low", "high"), rows[:2], strict=True)}, continued
 
 
 def _copy(source: Path, dest: Path) -> None:

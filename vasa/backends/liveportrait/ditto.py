@@ -94,8 +94,19 @@ class Ditto(nn.Module):
         self.norm_memory = nn.LayerNorm(d)
         self.writers = nn.ModuleList(Writer(config) for _ in range(config.depth))
         self.motion_out = nn.Linear(d, CHANNELS)
-        for name, value in (("low", -1e4), ("high", 1e4)):
-            self.register_buffer(name, torch.full((CHANNELS,), value))
+        for name, value in self.unlimited().items():
+            self.register_buffer(name, value)
+        if config.person:
+            self.register_buffer("person", torch.zeros(CHANNELS))
+            self.register_buffer("person_keypoints", torch.zeros(EXPRESSION_DIM))
+            self.register_buffer("person_eyes", torch.zeros(EYES_OPEN + EYEBALLS))
+        if config.moods:
+            self.register_buffer("moods", torch.zeros(config.moods, EMOTIONS))
+
+    @staticmethod
+    def unlimited() -> dict[str, Tensor]:
+        """Limits of the motion where none are known."""
+        return {"low": torch.full((CHANNELS,), -1e4), "high": torch.full((CHANNELS,), 1e4)}
 
     def forward(self, x_t: Tensor, before: Tensor, t: Tensor, known: Tensor, empty: Tensor) -> Tensor:
         """Predict x_0.
@@ -178,7 +189,7 @@ def _stacks(config: DittoConfig) -> list[tuple[str, tuple[str, ...], int]]:
 
 
 def folded(state: dict[str, Tensor], config: DittoConfig) -> dict[str, Tensor]:
-    """A published state dict, its keys verified, as ours; `low` and `high` come from the published settings."""
+    """A published state dict, its keys verified, as ours; the buffers come from the settings."""
     made = {"no_tokens": state["null_cond_embed"][0], "no_summary": state["null_cond_hidden"][0]}
     pairs = {
         "motion_in": "input_projection", "known_in": "cond_projection", "summary.0": "non_attn_cond_projection.0",

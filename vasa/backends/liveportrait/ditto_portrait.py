@@ -1,8 +1,9 @@
-"""Ditto's motion generator as it draws for one portrait, behind the interface of our denoiser.
+"""Ditto's motion generator as it draws for one person, behind the interface of our denoiser.
 
-It is told more than our denoiser is (`vasa.motion.conditions.Conditions`): the portrait's keypoints and motion belong
-to the portrait, so a `Sitter` joins the two. Emotion is a condition of the generator; so are the eyes, which are told
-where to look and that they are open.
+It is told more than our denoiser is (`vasa.motion.conditions.Conditions`): keypoints, motion and eyes belong to a
+person, so a `Sitter` joins the two. That person is the one in the published settings where they hold one, as in the
+published program, and the portrait where they hold none. Emotion is a condition of the generator; so are the eyes,
+which are told where to look and that they are open.
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ BLINKS_A_MINUTE = 60 * 25 / (80 + 15)
 
 
 class Sitter:
-    """H(x_t, t, C) -> x_0 for one portrait; what `vasa.motion.windows.next_window` drives.
+    """H(x_t, t, C) -> x_0 for one person; what `vasa.motion.windows.next_window` drives.
 
     Args:
         network: the generator.
-        own: the portrait's own motion as its networks read it, [265].
-        canonical: its canonical keypoints, [63].
-        silence: features of a frame of silence, [A].
+        own: the person's own motion as the networks read it, [265].
+        canonical: their canonical keypoints, [63].
+        silence: features of silence, over and over, [n, A].
+        at_rest: openness and irises of eyes that look nowhere in particular, [8]; default those of an open eye.
     """
 
     guided = ("audio",)
@@ -59,22 +61,39 @@ class Sitter:
     keeps_size = True
     """The head keeps the portrait's size, as in the published program."""
 
-    def __init__(self, network: Ditto, own: Tensor, canonical: Tensor, silence: Tensor) -> None:
+    def __init__(
+        self, network: Ditto, own: Tensor, canonical: Tensor, silence: Tensor, at_rest: Tensor | None = None
+    ) -> None:
         self.network, self.own, self.canonical, self.silence = network, own, canonical, silence
-        self.low, self.high, self.mean = network.low, network.high, own
+        ahead = eyes(own.new_zeros(2))
+        self.at_rest = ahead if at_rest is None else at_rest
+        self._unlike = self.at_rest - ahead
+        self.mean = own
+        # as published, what is drawn is limited, and not every step on the way to it
+        self.low, self.high = (torch.full_like(own, limit) for limit in (-math.inf, math.inf))
+
+    @classmethod
+    def of_settings(cls, network: Ditto, silence: Tensor) -> Sitter:
+        """The person in the published settings, who is told in place of any portrait."""
+        return cls(network, network.person, network.person_keypoints, silence, network.person_eyes)
 
     @property
     def config(self) -> DittoConfig:
         """Sizes of the generator."""
         return self.network.config
 
+    @property
+    def size(self) -> Tensor:
+        """Natural logarithm of the person's scale, as in head poses."""
+        return physical(self.own)[5]
+
     def normalise(self, motion: Tensor) -> Tensor:
         """Motion is drawn in the units it is published in."""
         return motion
 
     def denormalise(self, motion: Tensor) -> Tensor:
-        """[..., 265] -> our units [..., 69]."""
-        return physical(motion)
+        """[..., 265] -> our units [..., 69], within the published limits."""
+        return physical(motion.clamp(self.network.low, self.network.high))
 
     def __call__(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """Predict x_0.
@@ -98,7 +117,8 @@ class Sitter:
         frame = torch.arange(conditions.audio.shape[1], device=last.device).minimum(last[:, None])
         sound = conditions.audio.gather(1, frame[..., None].expand_as(conditions.audio))
         keypoints = self.canonical.expand(*sound.shape[:2], -1)
-        parts = [sound, *(p.to(sound) for p in (emotions(conditions.emotion), eyes(conditions.gaze))), keypoints]
+        look = eyes(conditions.gaze) + self._unlike
+        parts = [sound, *(part.to(sound) for part in (emotions(conditions.emotion), look)), keypoints]
         return torch.cat(parts, dim=-1)
 
     def _continued(self, frame: Tensor) -> Tensor:
@@ -113,16 +133,19 @@ class Sitter:
         """
         length = self.config.window
         zero = self.own.new_zeros
+        frame = torch.arange(length, device=self.own.device)
         conditions = Conditions(
-            audio=self.silence.expand(1, length, -1), heard=self.own.new_ones(1, length), gaze=zero(1, length, 2),
-            distance=zero(1, length, 1), emotion=zero(1, length, len(OURS)), previous_motion=zero(1, 1, CHANNELS),
-            previous_audio=zero(1, 1, self.silence.shape[-1]), empty=nothing_empty(1, self.own.device),
+            audio=self.silence[frame % len(self.silence)][None], heard=self.own.new_ones(1, length),
+            gaze=zero(1, length, 2), distance=zero(1, length, 1), emotion=zero(1, length, len(OURS)),
+            previous_motion=zero(1, 1, CHANNELS), previous_audio=zero(1, 1, self.silence.shape[-1]),
+            empty=nothing_empty(1, self.own.device),
         )  # fmt: skip
         conditions.empty["previous"][:] = True
         conditions.emotion[..., OURS.index("neutral")] = 1
+        conditions.emotion[:] = moods_of(self.network, conditions.emotion, frame)
         noise = frame_noise(0, range(length), CHANNELS)[None]
         drawn = sample(self, conditions, length, scales={"audio": 1.0}, steps=_QUIET_STEPS, noise=noise)
-        return physical(drawn[0]).median(0).values
+        return self.denormalise(drawn[0]).median(0).values
 
 
 def physical(motion: Tensor) -> Tensor:
@@ -142,6 +165,30 @@ def emotions(weights: Tensor) -> Tensor:
     """Weights over `vasa.latents.EMOTIONS` that sum to 1, [..., 8] -> as the generator is told them."""
     ordered = weights[..., [OURS.index(name) for name in EMOTION_ORDER]]
     return ((_SURE - 1) * ordered + 1) / (_SURE + len(EMOTION_ORDER) - 1)
+
+
+def weights_told(told: Tensor) -> Tensor:
+    """Inverse of `emotions`, [..., 8] -> [..., 8]."""
+    ordered = ((_SURE + len(EMOTION_ORDER) - 1) * told - 1) / (_SURE - 1)
+    return ordered[..., [EMOTION_ORDER.index(name) for name in OURS]]
+
+
+def moods_of(network: Ditto, weights: Tensor, frame: Tensor) -> Tensor:
+    """Emotion weights with the settings' own in the place of neutral, where the settings hold some.
+
+    Args:
+        network: the generator.
+        weights: over `vasa.latents.EMOTIONS`, [..., T, 8].
+        frame: indices of the frames, [T]; those before the first have its emotions.
+    """
+    if not network.config.moods:
+        return weights
+    moods = network.moods.to(weights)[frame.clamp_min(0) % len(network.moods)]
+    neutral = OURS.index("neutral")
+    share = weights[..., neutral : neutral + 1]
+    others = weights.clone()
+    others[..., neutral] = 0
+    return others + share * moods
 
 
 def eyes(gaze: Tensor) -> Tensor:

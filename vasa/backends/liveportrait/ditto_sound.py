@@ -23,6 +23,8 @@ _FRAME, _MORE = 640, 80
 STRETCH = (PAST + FRESH + FUTURE) * _FRAME + _MORE
 """Samples of a stretch; the encoder gives two features a frame."""
 _BEFORE = PAST * _FRAME + _MORE
+_REMEMBERED = 128
+"""Stretches: those of six windows."""
 
 
 class StretchEncoder(nn.Module):
@@ -33,10 +35,15 @@ class StretchEncoder(nn.Module):
         encode: a stretch of samples [1, 6480] -> its features [20, A].
     """
 
+    stride = FRESH
+    """Stretches begin at multiples of so many frames, as in the published program, wherever a window begins."""
+
     def __init__(self, config: DittoConfig, encode: Any) -> None:
         super().__init__()
         self.config = config
         self._encode = encode
+        # windows of a live stream overlap, so that most of what each hears was heard before
+        self._heard = functools.lru_cache(maxsize=_REMEMBERED)(self._hear)
 
     def forward(self, waveform: Tensor, num_frames: int) -> Tensor:
         """Features of a stretch of sound.
@@ -54,10 +61,12 @@ class StretchEncoder(nn.Module):
         pieces = []
         for i in range(count):
             first = i * FRESH * _FRAME
-            heard = self._encode(samples[None, first : first + STRETCH])
-            heard = heard[-2 * (FRESH + FUTURE) : -2 * FUTURE]
-            pieces.append(heard.unflatten(0, (FRESH, 2)).mean(1))
+            pieces.append(self._heard(samples[first : first + STRETCH].numpy().tobytes()))
         return torch.cat(pieces)[:num_frames]
+
+    def _hear(self, stretch: bytes) -> Tensor:
+        heard = self._encode(torch.frombuffer(bytearray(stretch), dtype=torch.float32)[None])
+        return heard[-2 * (FRESH + FUTURE) : -2 * FUTURE].unflatten(0, (FRESH, 2)).mean(1)
 
 
 class OnnxHubert:

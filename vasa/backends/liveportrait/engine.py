@@ -26,11 +26,12 @@ from ...threads import fit_threads
 from . import controls as asked
 from .config import BACKEND
 from .ditto import Ditto
-from .ditto_portrait import Sitter, joined
+from .ditto_portrait import Sitter, joined, moods_of
 from .joyvasa import JoyVasa
 from .keypoints import posed
 from .motion_extractor import Reading
 from .networks import Networks, load
+from .placement import about, enlarged, taken_over
 from .weights import RETARGETING
 
 
@@ -47,7 +48,7 @@ class LivePortrait(Vasa):
 
     def __init__(self, models: Networks, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(models, device, dtype)
-        self._sitters: weakref.WeakKeyDictionary[FaceLatents, Sitter] = weakref.WeakKeyDictionary()
+        self._sitters: weakref.WeakKeyDictionary[FaceLatents | Ditto, Sitter] = weakref.WeakKeyDictionary()
         self._silence: Tensor | None = None
         self._batches: Batches | None = None
 
@@ -136,31 +137,51 @@ class LivePortrait(Vasa):
         return asked.accepted(controls, self.models.motion.config.kind)
 
     def live_plan(self, hop: int = 5, look_ahead: int = 2, steps: int | None = 10) -> WindowPlan:
-        """Ditto only knows windows of its full length: most of each was given before, as in its own live mode."""
+        """Ditto only knows windows of its full length: most of each was given before, as in its own live mode.
+
+        Before the first stands silence.
+        """
         plan = super().live_plan(hop, look_ahead, steps)
         if not isinstance(self.models.motion, Ditto):
             return plan
         known = max(plan.overlap, self.models.motion.config.window - (plan.window - plan.overlap))
-        return WindowPlan.live(hop, look_ahead, steps, known)
+        return WindowPlan.live(hop, look_ahead, steps, known, lead=known)
+
+    def told(self, curves: ControlCurves, frames: range) -> ControlCurves:
+        """The controls of some frames as the generator is told them; Ditto's settings may say what neutral is."""
+        network = self.models.motion
+        if not isinstance(network, Ditto):
+            return curves
+        frame = torch.arange(frames.start, frames.stop, device=network.low.device)
+        return replace(curves, emotion=moods_of(network, curves.emotion.to(frame.device), frame))
 
     def generator_for(self, face: FaceLatents) -> JoyVasa | Sitter:
-        """The motion generator as it draws for a portrait; Ditto's is told the portrait's own motion and keypoints."""
+        """The motion generator as it draws for a portrait.
+
+        Ditto's is told the motion, keypoints and eyes of the person in its settings, or the portrait's where there is
+        none.
+        """
         network = self.models.motion
         if not isinstance(network, Ditto):
             return network
-        if face not in self._sitters:
-            self._sitters[face] = self._sitter(network, face)
-        return self._sitters[face]
+        sitting = network if network.config.person else face
+        if sitting not in self._sitters:
+            self._sitters[sitting] = self._sitter(network, face)
+        return self._sitters[sitting]
 
     @torch.inference_mode()
     def _sitter(self, network: Ditto, face: FaceLatents) -> Sitter:
         if self._silence is None:
-            # in the middle of silence every frame has the same features
-            quiet = torch.zeros(1, network.config.sample_rate, device=self.device)
-            self._silence = self.models.audio(quiet, round(self.fps))[0, round(self.fps) // 2]
-        picture = face.portrait.to(self.device)
-        seen = self.models.face["motion_extractor"].detector(self._small(picture))
-        sitter = Sitter(network, joined(seen)[0], seen["kp"][0].float(), self._silence)
+            # silence sounds alike in every stretch, but not in every frame of one
+            length = 3 * self.models.audio.stride
+            quiet = torch.zeros(1, round(length * network.config.sample_rate / self.fps), device=self.device)
+            self._silence = self.models.audio(quiet, length)[0, length // 3 : 2 * length // 3]
+        if network.config.person:
+            sitter = Sitter.of_settings(network, self._silence)
+        else:
+            picture = face.portrait.to(self.device)
+            seen = self.models.face["motion_extractor"].detector(self._small(picture))
+            sitter = Sitter(network, joined(seen)[0], seen["kp"][0].float(), self._silence)
         _ = sitter.rest  # now, and not when the first hop is waited for
         return sitter
 
@@ -168,15 +189,18 @@ class LivePortrait(Vasa):
         """Generated motion as movement about the portrait's own pose and expression.
 
         The head turns, grows and moves, and the face moves, by as much as what was drawn differs from the
-        generator's rest; JoyVASA's lips take the drawn shapes themselves, so that they close, and under Ditto the
-        head keeps its size and the eyes are turned back by what the head turns.
+        generator's rest; JoyVASA's lips take the drawn shapes themselves, so that they close. Under Ditto the head
+        keeps its size, the eyes are turned back by what the head turns, and what was drawn for the person in its
+        settings is done by as much more as that one is larger in the picture than the portrait.
 
         Args:
             vectors: [T, 69] in our units.
             face: the portrait.
         """
         generator, drawn = self.generator_for(face), Motion.from_vectors(vectors, self.fps, self.backend)
-        moved = self._about(drawn, generator.rest, face, generator.absolute)
+        if isinstance(generator, Sitter) and generator.config.person:
+            drawn = enlarged(drawn, generator.rest, generator.size, face)
+        moved = about(drawn, generator.rest, face, generator.absolute)
         if generator.keeps_size:
             size = moved.rest[5:].expand(len(moved), 1)
             moved = replace(moved, head_pose=torch.cat([moved.head_pose[:, :5], size], dim=-1))
@@ -208,21 +232,15 @@ class LivePortrait(Vasa):
 
         Args:
             motion: with a rest; its first frame's expression counts as that of the rest. One without a rest is
-                absolute and stays as it is.
+                absolute: where the head is and what the face does is taken over, not what the head is like, which is
+                its size and some of the keypoints (`keypoints.SHOWN`).
         """
-        if motion.rest is None or len(motion) == 0 or torch.equal(motion.rest, face.head_pose[0].to(motion.rest)):
+        if motion.rest is None:
+            return taken_over(motion, face)
+        if len(motion) == 0 or torch.equal(motion.rest, face.head_pose[0].to(motion.rest)):
             return motion
         rest = torch.cat([motion.rest, motion.facial_dynamics[0]])
-        return self._about(motion, rest, face)
-
-    def _about(self, motion: Motion, rest: Tensor, face: FaceLatents, absolute: tuple[int, ...] = ()) -> Motion:
-        pose, delta = motion.head_pose, motion.facial_dynamics
-        rest, own = rest.to(pose), face.head_pose[0].to(pose)
-        turn = rotation(own[:3]) @ rotation(rest[:3]).transpose(-1, -2) @ rotation(pose[:, :3])
-        head_pose = torch.cat([angles_of(turn), own[3:] + pose[:, 3:] - rest[3:6]], dim=-1)
-        moved = (face.facial_dynamics.to(pose) + delta - rest[6:]).unflatten(-1, (-1, 3))
-        moved[:, list(absolute)] = delta.unflatten(-1, (-1, 3))[:, list(absolute)]
-        return replace(motion, head_pose=head_pose, facial_dynamics=moved.flatten(1), rest=own)
+        return about(motion, rest, face)
 
     def shaped(self, motion: Motion, curves: ControlCurves, face: FaceLatents) -> Motion:
         """Controls that the generator does not know of, done to its motion; see `controls.shaped`."""

@@ -32,9 +32,14 @@ DYNAMICS_NAMES: tuple[str, ...] = tuple(
 """Channels of `Motion.facial_dynamics`: how far each keypoint is moved by the expression. What they begin with says
 which part of the face they belong to (`vasa.drive.part_of`)."""
 _DEGREES_PER_BIN, _OFFSET = 3.0, 97.5
-AVERAGE_SCALE, AVERAGE_SHIFT = 1.18, (0.0, 0.08)
-"""s and t of a face framed as the networks know it: means over the seven newer driving templates published with the
-code, laugh, wink, talking and so on."""
+AVERAGE_SCALE, AVERAGE_SHIFT = 1.40, (0.0, 0.08)
+"""s and t of a face framed as the published programs frame a portrait, in a square of 2.3 times its landmarks' extent:
+what the five older driving templates published with the code say (1.37 to 1.46, and 0.04 to 0.11), carried over from
+their films, which show the face larger, by the landmarks in them."""
+SHOWN: tuple[tuple[int, str], ...] = (
+    *((k, "xyz") for k in (1, 2, 6, *range(11, 21))), (3, "y"), (4, "y"), (5, "z"), (8, "z"), (9, "yz"),
+)  # fmt: skip
+"""Keypoints and axes that take another person's expression as it is; the others carry the shape of a head, too."""
 _LOG_UNIT = math.log(AVERAGE_SCALE) - AVERAGE_LOG_SCALE
 
 
