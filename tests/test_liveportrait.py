@@ -189,6 +189,19 @@ def window_conditions(length, config=GENERATOR):
 
 
 @torch.inference_mode()
+def test_sound_that_has_not_come_is_the_last_that_has():
+    made, given = generator(), window_conditions(20)
+    x_t, t = inputs("noise", 1, 20, 70), torch.full((1,), 3.0)
+    given.heard[:, 12:] = 0
+    early = made(x_t, t, given)
+    given.audio[:, 12:] = given.audio[:, 11:12]
+    given.heard[:] = 1
+    assert torch.equal(made(x_t, t, given), early)
+    given.audio[:, 12:] += 1
+    assert not torch.allclose(made(x_t, t, given), early)
+
+
+@torch.inference_mode()
 def test_a_guided_window_is_the_published_networks():
     made = generator()
     made.low.fill_(-50.0)
@@ -321,6 +334,20 @@ def test_a_stream_of_pieces_is_the_whole(engine, face, motion):
     session.flush()
     pieces += iter(session.pop_motion, None)
     assert torch.allclose(torch.cat([piece.vectors for piece in pieces]), motion.vectors, atol=1e-6)
+
+
+def test_a_live_stream_draws_whole_windows_from_its_first_frame_on(engine, face):
+    plan = engine.live_plan(hop=3, look_ahead=2, steps=2)
+    window, k = engine.config.motion.window, engine.config.motion.num_previous
+    assert {plan.span(frame, k).length for frame in range(0, 60, 3)} == {window}
+    session, pieces = Session(engine, face, Controls(seed=1), plan), []
+    for piece in SPEECH.split(4000):
+        session.push_audio(piece)
+        pieces += iter(session.pop_motion, None)
+    session.flush()
+    pieces += iter(session.pop_motion, None)
+    whole = engine.generate(SPEECH, face, Controls(seed=1), plan=plan)
+    assert len(whole) == 50 and torch.equal(torch.cat([piece.vectors for piece in pieces]), whole.vectors)
 
 
 def test_a_portrait_at_rest_is_what_was_read(engine, face):

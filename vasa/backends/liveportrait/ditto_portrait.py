@@ -21,6 +21,7 @@ from ...motion.diffusion import frame_noise, sample
 from .config import DittoConfig
 from .ditto import ANGLE_BINS, CHANNELS, POSE_CHANNELS, Ditto
 from .keypoints import angle_of, head_pose_of
+from .sound import held
 
 EMOTION_ORDER: tuple[str, ...] = (
     "angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised", "contempt",
@@ -112,10 +113,7 @@ class Sitter:
 
     def known(self, conditions: Conditions) -> Tensor:
         """Everything the generator reads, [B, L, C]."""
-        # where no sound has come yet the last one that has stays, as at the end of a published clip
-        last = (conditions.heard.sum(1).long() - 1).clamp_min(0)
-        frame = torch.arange(conditions.audio.shape[1], device=last.device).minimum(last[:, None])
-        sound = conditions.audio.gather(1, frame[..., None].expand_as(conditions.audio))
+        sound = held(conditions.audio, conditions.heard)
         keypoints = self.canonical.expand(*sound.shape[:2], -1)
         look = eyes(conditions.gaze) + self._unlike
         parts = [sound, *(part.to(sound) for part in (emotions(conditions.emotion), look)), keypoints]

@@ -137,13 +137,11 @@ class LivePortrait(Vasa):
         return asked.accepted(controls, self.models.motion.config.kind)
 
     def live_plan(self, hop: int = 5, look_ahead: int = 2, steps: int | None = 10) -> WindowPlan:
-        """Ditto only knows windows of its full length: most of each was given before, as in its own live mode.
+        """The generators only know windows of their full length: most of each was given before.
 
-        Before the first stands silence.
+        Before the first stands silence, as in Ditto's own live mode.
         """
         plan = super().live_plan(hop, look_ahead, steps)
-        if not isinstance(self.models.motion, Ditto):
-            return plan
         known = max(plan.overlap, self.models.motion.config.window - (plan.window - plan.overlap))
         return WindowPlan.live(hop, look_ahead, steps, known, lead=known)
 

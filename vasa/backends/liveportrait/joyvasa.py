@@ -18,6 +18,7 @@ from ...kernels.dispatch import short_attention
 from ...motion.conditions import Conditions
 from .config import EXPRESSION_DIM, GeneratorConfig
 from .keypoints import LIPS, head_pose_of, scale_and_shift
+from .sound import held
 
 CHANNELS = 7 + EXPRESSION_DIM
 """Those that move the picture, and the depth. The published weights draw three more, which their program leaves aside;
@@ -113,8 +114,8 @@ class JoyVasa(nn.Module):
         past = empty["previous"][:, None, None]
         previous_motion = torch.where(past, self.start_motion, conditions.previous_motion)
         previous_sound = torch.where(past, self.start_audio, self.audio_in(conditions.previous_audio))
-        known = conditions.heard.bool() & ~empty["audio"][:, None]
-        sound = torch.where(known[..., None], self.audio_in(conditions.audio), self.no_audio)
+        sound = self.audio_in(held(conditions.audio, conditions.heard))
+        sound = torch.where(empty["audio"][:, None, None], self.no_audio, sound)
         sound = torch.cat([previous_sound, sound], dim=1)
         x = self.motion_in(torch.cat([previous_motion, x_t], dim=1))
         # their time counts 1 .. T

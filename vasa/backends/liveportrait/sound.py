@@ -44,6 +44,18 @@ class SpeechEncoder(nn.Module):
         return F.interpolate(hidden, size=num_frames, mode="linear", align_corners=False).transpose(1, 2)
 
 
+def held(features: Tensor, heard: Tensor) -> Tensor:
+    """Features whose last heard frame stays where no sound has come yet, as the makers pad what is too short.
+
+    Args:
+        features: [B, T, A].
+        heard: 1 where the sound is known, 0 behind it, [B, T].
+    """
+    last = (heard.sum(1).long() - 1).clamp_min(0)
+    frame = torch.arange(features.shape[1], device=last.device).minimum(last[:, None])
+    return features.gather(1, frame[..., None].expand_as(features))
+
+
 def _delayed(waveform: Tensor, samples: int) -> Tensor:
     return F.pad(waveform, (samples, 0))[:, : waveform.shape[1]] if samples else waveform
 
