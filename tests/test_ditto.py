@@ -510,12 +510,14 @@ def kept(folder, defaults):
 
 def test_the_person_and_the_moods_of_the_settings_travel_with_the_weights(source, tmp_path):
     lived = settings()
-    lived["default_kwargs"] |= {"ch_info": person(), "emo": MOODS}
+    blink = np.zeros((15, 63), np.float32)
+    blink[7, [33, 34]], blink[8, [33, 34]], blink[3, 0] = 0.01, 0.008, 9.0
+    lived["default_kwargs"] |= {"ch_info": person(), "emo": MOODS, "delta_eye_arr": blink}
     for path in (source / "ditto_cfg").iterdir():
         path.write_bytes(pickle.dumps(lived))
     said = []
     convert_ditto(source, tmp_path / "model", heads=4, renderer=TINY, report=said.append)
-    assert any("told in place of the portrait, 7 frames of what neutral" in line for line in said)
+    assert any("told in place of the portrait, a blink, 7 frames of what neutral" in line for line in said)
     made = Vasa.from_pretrained(tmp_path / "model", device="cpu").models.motion
     who = person()
     first = {name: torch.from_numpy(who["x_s_info_lst"][0][name]) for name in SEEN}
@@ -523,7 +525,9 @@ def test_the_person_and_the_moods_of_the_settings_travel_with_the_weights(source
     opened = torch.from_numpy(np.concatenate(who["eye_open_lst"])).median(0).values
     assert torch.equal(made.person_eyes[:2], opened) and made.person_eyes.shape == (8,)
     assert torch.allclose(emotions(made.moods), torch.from_numpy(MOODS), atol=1e-6)
-    assert made.config.person and made.config.moods == 7 and made.config.continued == 202
+    # what is no keypoint of an eye does not blink
+    assert made.blink.nonzero()[:, 0].tolist() == [33, 34] and float(made.blink[33]) == pytest.approx(0.01)
+    assert made.config.person and made.config.blink and made.config.moods == 7 and made.config.continued == 202
     assert from_json(DittoConfig, to_json(made.config)) == made.config
 
 
@@ -547,6 +551,7 @@ def test_classes_of_emotions_are_the_published_ones(tmp_path, emo, classes):
         (lambda d: d["ch_info"].update(eye_ball_lst=[np.zeros((1, 5))]), r"eye_ball_lst \[1, 5\], expected 6"),
         (lambda d: d["ch_info"].update(sc=np.full(63, np.nan)), r"sc \[63\], expected 63 numbers"),
         (lambda d: d.update(emo=np.zeros((3, 7))), r"emo \[3, 7\], expected 8"),
+        (lambda d: d.update(delta_eye_arr=np.zeros((15, 62))), r"delta_eye_arr \[15, 62\], expected 63"),
         (lambda d: d.update(emo=11), "the emotion 11, expected 0 to 7"),
         (lambda d: d.update(ch_info="nobody"), "is not Ditto's settings"),
     ],
@@ -561,12 +566,13 @@ def test_a_wrong_person_is_refused(tmp_path, spoil, said):
 @pytest.fixture(scope="module")
 def inhabited(engine):
     """The same engine with a person and moods in its weights."""
-    config = replace(SMALL, window=30, person=True, moods=7)
+    config = replace(SMALL, window=30, person=True, blink=True, moods=7)
     network_of = calm_network(config)
     first = {name: torch.from_numpy(value) for name, value in person()["x_s_info_lst"][0].items()}
     network_of.person.copy_(joined(first)[0]), network_of.person_keypoints.copy_(first["kp"][0])
     network_of.person_eyes.copy_(torch.tensor([0.9, 0.8, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06]))
     network_of.moods.copy_(weights_told(torch.from_numpy(MOODS)))
+    network_of.blink[[33, 40]] = torch.tensor([0.012, -0.006])
     parts = Networks(
         replace(engine.config, motion=config), dict(engine.models.face.items()), network_of, engine.models.audio
     )
@@ -605,6 +611,17 @@ def test_movement_is_larger_for_a_face_that_is_smaller_than_that_persons(inhabit
     assert float(turn.trace()) == pytest.approx(float(expected.trace()), abs=1e-4)
     still = inhabited.placed(made.rest[None], face)
     assert torch.allclose(still.head_pose[0], face.head_pose[0], atol=1e-5)
+
+
+def test_eyes_shut_as_the_settings_say(inhabited, face):
+    still = inhabited.placed(inhabited.generator_for(face).rest[None].repeat(50, 1), face)
+    curves = inhabited.accepted(Controls(blink=Blink(rate=0.0, at=(1.0,)))).curves(50, inhabited.fps)
+    at = int(curves.closure.argmax())
+    assert float(curves.closure[at]) == pytest.approx(1.0)
+    change = (inhabited.shaped(still, curves, face).facial_dynamics - still.facial_dynamics).view(50, 21, 3)
+    assert float(change[at, 11, 0]) == pytest.approx(0.012, rel=1e-3)
+    assert float(change[at, 13, 1]) == pytest.approx(-0.006, rel=1e-3)
+    assert int((change[at].abs() > 1e-6).sum()) == 2
 
 
 def test_a_live_stream_hears_every_stretch_once_and_is_the_whole(inhabited, face, monkeypatch):

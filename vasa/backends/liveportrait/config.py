@@ -108,6 +108,8 @@ class DittoConfig:
     were at first, so that the face does not drift: `fix_kp_cond_dim` of the published live settings."""
     person: bool = False
     """Whether the weights hold a person who is told in place of the portrait."""
+    blink: bool = False
+    """Whether the weights hold how far the eyes' keypoints move to shut them."""
     moods: int = 0
     """Frames of emotion weights in the weights that neutral stands for, over and over; 0: neutral is neutral."""
     fps: float = 25.0

@@ -16,6 +16,7 @@ from ...controls import ControlCurves, Controls, Track
 from ...errors import InputError
 from ...latents import FaceLatents, Motion
 from ...motion.shape import shape
+from .config import NUM_KEYPOINTS
 from .ditto_portrait import BLINKS_A_MINUTE
 from .keypoints import EYES, LEFT_BALL, LEFT_LID, LIPS, RIGHT_BALL, RIGHT_LID
 
@@ -74,6 +75,13 @@ def _moods(controls: Controls) -> bool:
     return any(weight > 0 for mood in moods for name, weight in mood.items() if name != "neutral")
 
 
+def measured_shut() -> Tensor:
+    """`CLOSED_BALL` and `CLOSED_LID` as movement of all keypoints, [63]."""
+    far = torch.zeros(NUM_KEYPOINTS, 3)
+    far[[LEFT_BALL, RIGHT_BALL], 1], far[[LEFT_LID, RIGHT_LID], 1] = CLOSED_BALL, CLOSED_LID
+    return far.flatten()
+
+
 def eyes_kept(motion: Motion, face: FaceLatents) -> Motion:
     """Eyes turned back by what the head has turned from the portrait's pose, so that they keep their aim."""
     turned = (motion.head_pose - face.head_pose[0].to(motion.head_pose))[:, :2]
@@ -82,7 +90,12 @@ def eyes_kept(motion: Motion, face: FaceLatents) -> Motion:
 
 
 def shaped(
-    motion: Motion, curves: ControlCurves, face: FaceLatents, start: int = 0, keeps_gaze: bool = False
+    motion: Motion,
+    curves: ControlCurves,
+    face: FaceLatents,
+    start: int = 0,
+    keeps_gaze: bool = False,
+    shut: Tensor | None = None,
 ) -> Motion:
     """Apply gaze, distance, head pose, expression, mouth and blinks.
 
@@ -92,6 +105,7 @@ def shaped(
         face: the portrait.
         start: which of the curves' frames is the motion's first.
         keeps_gaze: eyes that do not move by themselves are turned back by what the head turns; see `eyes_kept`.
+        shut: how far keypoints move from open to shut eyes, [63]; default `measured_shut()`.
 
     Returns:
         The same motion, bit for bit, where the controls ask for nothing.
@@ -108,7 +122,8 @@ def shaped(
     delta = _scaled(motion.facial_dynamics.unflatten(-1, (-1, 3)), own, at(curves.mouth), at(curves.expression))
     if keeps_gaze:
         own = _looking(own.expand_as(delta), (face.head_pose[0].to(pose) - motion.head_pose)[:, :2])
-    delta = _blinking(delta, own, at(curves.closure), at(curves.own_blinks))
+    far = (measured_shut() if shut is None else shut).to(delta).unflatten(-1, (-1, 3))
+    delta = _blinking(delta, own, at(curves.closure), at(curves.own_blinks), far)
     # the eyes make up for every turn of the head that the generator did not know of
     look = at(curves.gaze) - (turned.head_pose - motion.head_pose)[:, :2]
     delta = _looking(delta, look)
@@ -123,18 +138,14 @@ def _scaled(delta: Tensor, own: Tensor, mouth: Tensor, expression: Tensor) -> Te
     return torch.where(factor == 1, delta, own + factor * (delta - own))
 
 
-def _blinking(delta: Tensor, own: Tensor, closure: Tensor, kept: Tensor) -> Tensor:
-    """Eyes as generated where `kept` is 1, as in the portrait where it is 0; closed by `closure`."""
+def _blinking(delta: Tensor, own: Tensor, closure: Tensor, kept: Tensor, far: Tensor) -> Tensor:
+    """Eyes as generated where `kept` is 1, as in the portrait where it is 0; closed by `closure`, `far` at 1."""
     delta = delta.clone()
     eyes = list(EYES)
     delta[:, eyes] = torch.where(kept[:, :, None] == 1, delta[:, eyes], own[:, eyes])
-    for points, far in (((LEFT_BALL, RIGHT_BALL), CLOSED_BALL), ((LEFT_LID, RIGHT_LID), CLOSED_LID)):
-        for point in points:
-            shut = own[:, point, 1] + far
-            # a lid that is already closing does not close further than shut
-            way = (shut - delta[:, point, 1]) * math.copysign(1.0, far)
-            delta[:, point, 1] = delta[:, point, 1] + closure[:, 0] * math.copysign(1.0, far) * way.clamp_min(0)
-    return delta
+    # a lid that is already closing does not close further than shut
+    way = ((own + far - delta) * far.sign()).clamp_min(0)
+    return delta + closure[:, :, None] * far.sign() * way
 
 
 def _looking(delta: Tensor, look: Tensor) -> Tensor:

@@ -72,7 +72,11 @@ def _convert_generator(source: Path, weights: Path, dest: Path, heads: int, repo
     else:
         report(f"{settings.name}: {', '.join(told.notes)}")
     config = replace(
-        config, continued=told.continued, person="person" in told.tensors, moods=len(told.tensors.get("moods", ()))
+        config,
+        continued=told.continued,
+        person="person" in told.tensors,
+        blink="blink" in told.tensors,
+        moods=len(told.tensors.get("moods", ())),
     )
     made |= ditto.Ditto.unlimited() | told.tensors
     if ears is None:

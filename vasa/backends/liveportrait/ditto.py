@@ -100,6 +100,8 @@ class Ditto(nn.Module):
             self.register_buffer("person", torch.zeros(CHANNELS))
             self.register_buffer("person_keypoints", torch.zeros(EXPRESSION_DIM))
             self.register_buffer("person_eyes", torch.zeros(EYES_OPEN + EYEBALLS))
+        if config.blink:
+            self.register_buffer("blink", torch.zeros(EXPRESSION_DIM))
         if config.moods:
             self.register_buffer("moods", torch.zeros(config.moods, EMOTIONS))
 

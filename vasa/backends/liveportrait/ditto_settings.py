@@ -15,6 +15,7 @@ from ..pickles import read_pickle
 from . import ditto
 from .config import EXPRESSION_DIM, DittoConfig
 from .ditto_portrait import joined, weights_told
+from .keypoints import EYES
 
 _PARTS = ("audio2motion_cfg", "default_kwargs")
 _TOLD = ("use_emo", "use_eye_open", "use_eye_ball", "use_sc")
@@ -32,7 +33,8 @@ class Settings:
     Attributes:
         continued: how many leading channels of the frame before a window are told as they were drawn.
         tensors: buffers of `ditto.Ditto` by name: limits of the motion (`low`, `high`), a person who is told in place
-            of the portrait (`person`, `person_keypoints`, `person_eyes`), and what `neutral` stands for (`moods`).
+            of the portrait (`person`, `person_keypoints`, `person_eyes`), how eyes shut (`blink`), and what neutral
+            stands for (`moods`).
         notes: sentences on what they hold.
     """
 
@@ -63,6 +65,9 @@ def read_settings(path: Path) -> Settings:
         if (person := defaults.get("ch_info")) is not None:
             tensors |= _person(person)
             notes.append("the person in it is told in place of the portrait")
+        if (blink := defaults.get("delta_eye_arr")) is not None:
+            tensors["blink"] = _shut(blink)
+            notes.append("a blink")
         if (moods := defaults.get("emo")) is not None:
             tensors["moods"] = weights_told(_moods(moods))
             notes.append(f"{len(tensors['moods'])} frames of what neutral stands for")
@@ -108,6 +113,15 @@ def _person(value: dict[str, Any]) -> dict[str, Tensor]:
         "person_keypoints": _numbers(value["sc"], EXPRESSION_DIM, "sc"),
         "person_eyes": torch.cat(eyes),
     }
+
+
+def _shut(value: Any) -> Tensor:
+    """Of a blink, frame by frame, the frame in which the eyes' keypoints are farthest away, [63]."""
+    frames = _numbers(value, EXPRESSION_DIM, "delta_eye_arr", rows=True).unflatten(-1, (-1, 3))
+    eyes = torch.zeros_like(frames)
+    eyes[:, list(EYES)] = frames[:, list(EYES)]
+    eyes = eyes.flatten(1)
+    return eyes[eyes.norm(dim=1).argmax()]
 
 
 def _numbers(value: Any, size: int, name: str, rows: bool = False) -> Tensor:

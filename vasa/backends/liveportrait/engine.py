@@ -242,7 +242,10 @@ class LivePortrait(Vasa):
 
     def shaped(self, motion: Motion, curves: ControlCurves, face: FaceLatents) -> Motion:
         """Controls that the generator does not know of, done to its motion; see `controls.shaped`."""
-        return asked.shaped(motion, curves, face, keeps_gaze=self.config.motion.kind == "ditto")
+        if self.config.motion.kind != "ditto":
+            return asked.shaped(motion, curves, face)
+        shut = self.models.motion.blink if self.config.motion.blink else None
+        return asked.shaped(motion, curves, face, keeps_gaze=True, shut=shut)
 
     @torch.inference_mode()
     def decode(
