@@ -65,8 +65,8 @@ def read_settings(path: Path) -> Settings:
         if (person := defaults.get("ch_info")) is not None:
             tensors |= _person(person)
             notes.append("the person in it is told in place of the portrait")
-        if (blink := defaults.get("delta_eye_arr")) is not None:
-            tensors["blink"] = _shut(blink)
+        if (blink := defaults.get("delta_eye_arr")) is not None and (shut := _shut(blink)).any():
+            tensors["blink"] = shut
             notes.append("a blink")
         if (moods := defaults.get("emo")) is not None:
             tensors["moods"] = weights_told(_moods(moods))
