@@ -401,6 +401,24 @@ def test_an_example_is_made_once(studio, speech, tmp_path, monkeypatch):
     assert first[-1].video != again[-1].video and first[-1].video.read_bytes() == again[-1].video.read_bytes()
 
 
+def test_a_model_is_loaded_behind_the_page_and_says_when_it_cannot_be(studio, tmp_path, monkeypatch, capsys):
+    with pytest.raises(InputError, match="no model at nowhere"):
+        build.serve("nowhere", block=False)
+    made = []
+    monkeypatch.setattr(build, "make_examples", lambda studio, pairs: made.append(pairs))
+    shutil.copytree(TINY, tmp_path / "damaged")
+    (tmp_path / "damaged" / "motion.safetensors").write_bytes(b"no weights")
+    broken = Studio(str(tmp_path / "damaged"), "cpu")
+    build._warm(broken)
+    said = capsys.readouterr().err
+    assert "is not a readable safetensors file" in said and said.count("\n") == 1 and not made
+    with pytest.raises(InputError, match="not a readable"):
+        _ = broken.pipe
+    broken.close()
+    build._warm(studio)
+    assert len(made[0]) >= 1 and all(len(pair) == 2 for pair in made[0])
+
+
 def test_examples_are_made_ahead_while_nobody_is_there(studio, speech, tmp_path, monkeypatch):
     monkeypatch.setenv("VASA_CACHE", str(tmp_path))
     monkeypatch.setattr(cache, "PAUSE_SECONDS", 0.05)

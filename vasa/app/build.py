@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from ..animate import name_of
+from ..checkpoint import find
 from ..errors import InputError
 from .animate_tab import build_animate_tab, examples
 from .api import build_api
@@ -94,15 +96,19 @@ def serve(
         port: default the first free one from 7860 on.
         auth: (user, password) to ask for.
         mcp: also offer the functions to language models (needs `gradio[mcp]`).
-        warm: load the model now and not at the first click, then make the examples while nobody uses the page.
+        warm: load the model as soon as the page is there and not at the first click, then make the examples while
+            nobody uses it.
         block: stay until Ctrl-C.
         launch: for `gradio.Blocks.launch`.
+
+    Raises:
+        InputError: no such model. Weights that cannot be read are told where they are first needed.
     """
+    if isinstance(model, str | os.PathLike):
+        find(model)
     app = build_app(model, device=device)
     with contextlib.ExitStack() as failed:
         failed.callback(app.studio.close)
-        if warm:
-            _ = app.studio.pipe
         options = launch_options(
             server_name=host, server_port=port, auth=auth, mcp_server=mcp, prevent_thread_lock=True, **launch
         )
@@ -110,14 +116,23 @@ def serve(
         failed.pop_all()
     app.live.mount(app.app)
     if warm:
-        pairs = [files for _, *files in examples()]
-        worker("examples", partial(make_examples, app.studio, pairs)).start()
+        worker("warm", partial(_warm, app.studio)).start()
     if block:
         try:
             app.block_thread()
         finally:
             app.studio.close()
     return app
+
+
+def _warm(studio: Studio) -> None:
+    """Load the model, which takes as long as everything before it, then make the examples."""
+    try:
+        _ = studio.pipe
+    except (InputError, OSError) as error:
+        sys.stderr.write(f"{error}\n")  # the page says it at the first click
+        return
+    make_examples(studio, [files for _, *files in examples()])
 
 
 def _choose_model(studio: Studio) -> None:
