@@ -419,6 +419,13 @@ def test_a_model_is_loaded_behind_the_page_and_says_when_it_cannot_be(studio, tm
     assert len(made[0]) >= 1 and all(len(pair) == 2 for pair in made[0])
 
 
+def test_whoever_comes_before_the_model_is_told(studio, speech):
+    fresh = Studio(str(TINY), "cpu")
+    for given, first in ((fresh, "Loading the model"), (fresh, "Looking at the portrait")):
+        assert next(events_of(given, speech)).status.words == first
+    fresh.close()
+
+
 def test_examples_are_made_ahead_while_nobody_is_there(studio, speech, tmp_path, monkeypatch):
     monkeypatch.setenv("VASA_CACHE", str(tmp_path))
     monkeypatch.setattr(cache, "PAUSE_SECONDS", 0.05)

@@ -155,8 +155,11 @@ class _Run:
         self.frames = 0
 
     def run(self, portrait: Callable[[], Portrait]) -> None:
-        self.give(Event(Status("Looking at the portrait")))
+        if not self.studio.loaded:
+            self.give(Event(Status("Loading the model")))
         self.model, pipe = self.studio.model, self.studio.pipe  # another may be chosen meanwhile
+        self.started = time.perf_counter()
+        self.give(Event(Status("Looking at the portrait")))
         portrait = portrait()
         self.job.check()
         self.notices = tuple([*portrait.notices, *self.sound.notices])

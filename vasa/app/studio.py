@@ -122,6 +122,11 @@ class Studio:
             return self._pipe
 
     @property
+    def loaded(self) -> bool:
+        """Whether the model is there at once."""
+        return self._pipe is not None
+
+    @property
     def models(self) -> dict[str, Any]:
         """Models to choose from by name: the one the page began with, the shipped ones, those on the shelf."""
         shelf = sorted(self._shelf.iterdir()) if self._shelf.is_dir() else []
