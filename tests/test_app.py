@@ -815,6 +815,17 @@ def test_the_documented_snippet_runs(client, monkeypatch):
     assert names["report"]["frames"] == len(list(read_video(names["video"]).frames)) and names["report"]["seed"] == 1
 
 
+def test_a_page_that_closes_elsewhere_takes_no_uploads_along(client):
+    """Gradio deletes what it knows by content: another process must not have the same folder."""
+    where = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+    said = "import os, vasa.app.build; print(os.environ['GRADIO_TEMP_DIR'])"
+    other = subprocess.run([sys.executable, "-c", said], env=where, capture_output=True, text=True, check=True)
+    theirs, ours = Path(other.stdout.strip()), Path(os.environ["GRADIO_TEMP_DIR"])
+    assert theirs.name.startswith("vasa-uploads-") and theirs != ours
+    assert not theirs.exists() and ours.is_dir()  # gone with its process
+    assert Path(client.vasa.server_app.uploaded_file_dir) == ours
+
+
 def test_twenty_requests_at_once_get_their_own_answers(client, tmp_path):
     with wave.open(str(ROOT / "examples" / "speech.wav")) as source, wave.open(str(tmp_path / "s.wav"), "wb") as target:
         target.setparams(source.getparams())

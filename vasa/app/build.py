@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import sys
+import tempfile
 from functools import partial
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
+if "GRADIO_TEMP_DIR" not in os.environ:
+    # Gradio names uploads by their content, and a page that closes deletes those of every page that shares the folder
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="vasa-uploads-")
+    atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 
 import gradio as gr
 from starlette.middleware import Middleware
