@@ -80,7 +80,7 @@ def read_settings(path: Path) -> Settings:
 
 def _continued(defaults: dict[str, Any]) -> tuple[int, list[str]]:
     """Of how many channels the frame before is told; 0 begins every window anew, as in the published program."""
-    every, span = int(defaults.get("fix_kp_cond", 0)), defaults.get("fix_kp_cond_dim")
+    every, span = int(defaults.get("fix_kp_cond") or 0), defaults.get("fix_kp_cond_dim")
     if every == 0:
         return ditto.CHANNELS, []
     notes = [] if every == 1 else [f"every window, not every {every}th, is told the face as it was at first"]
