@@ -149,7 +149,6 @@ class _Run:
     ) -> None:
         self.studio, self.job, self.folder, self.give = studio, job, folder, give
         self.speech, self.controls, self.wishes, self.sound = speech, controls, wishes, sound
-        self.started = time.perf_counter()
         self.reported = 0.0
         self.steps = 0
         self.frames = 0
@@ -158,7 +157,7 @@ class _Run:
         if not self.studio.loaded:
             self.give(Event(Status("Loading the model")))
         self.model, pipe = self.studio.model, self.studio.pipe  # another may be chosen meanwhile
-        self.started = time.perf_counter()
+        self.started = time.perf_counter()  # what is told of speed leaves the loading out
         self.give(Event(Status("Looking at the portrait")))
         portrait = portrait()
         self.job.check()

@@ -67,8 +67,7 @@ class Sitter:
     ) -> None:
         self.network, self.own, self.canonical, self.silence = network, own, canonical, silence
         ahead = eyes(own.new_zeros(2))
-        self.at_rest = ahead if at_rest is None else at_rest
-        self._unlike = self.at_rest - ahead
+        self._eyes = torch.zeros_like(ahead) if at_rest is None else at_rest - ahead  # what sets the person's apart
         self.mean = own
         # as published, what is drawn is limited, and not every step on the way to it
         self.low, self.high = (torch.full_like(own, limit) for limit in (-math.inf, math.inf))
@@ -115,7 +114,7 @@ class Sitter:
         """Everything the generator reads, [B, L, C]."""
         sound = held(conditions.audio, conditions.heard)
         keypoints = self.canonical.expand(*sound.shape[:2], -1)
-        look = eyes(conditions.gaze) + self._unlike
+        look = eyes(conditions.gaze) + self._eyes
         parts = [sound, *(part.to(sound) for part in (emotions(conditions.emotion), look)), keypoints]
         return torch.cat(parts, dim=-1)
 
